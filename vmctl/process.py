@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import resource
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vmctl import errors
 from vmctl.deadline import Deadline
@@ -26,16 +25,17 @@ class Limits:
     cpu_seconds: int = 0
     file_size: int = 0
 
-    def apply(self) -> None:
-        """Set the limits on the calling process; meant to run between fork and exec."""
+    def prefix(self) -> list[str]:
+        """Return the words that put the limits on a command.
+
+        They call prlimit(1): code between fork and exec is not safe in a process with threads.
+        """
         wanted = (
-            (resource.RLIMIT_AS, self.address_space),
-            (resource.RLIMIT_CPU, self.cpu_seconds),
-            (resource.RLIMIT_FSIZE, self.file_size),
+            ("as", self.address_space),
+            ("cpu", self.cpu_seconds),
+            ("fsize", self.file_size),
         )
-        for kind, value in wanted:
-            if value:
-                resource.setrlimit(kind, (value, value))
+        return ["prlimit", *(f"--{kind}={value}" for kind, value in wanted if value), "--"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=path)
 
 
-def run(  # noqa: PLR0913  (each is an aspect of one child process)
+def run(
     argv: Sequence[str | os.PathLike[str]],
     deadline: Deadline,
     *,
@@ -86,17 +86,14 @@ def run(  # noqa: PLR0913  (each is an aspect of one child process)
         raise errors.HostError(
             f"The program '{command[0]}' is not installed.", hint="Run: vmctl doctor"
         )
-    preparation: Callable[[], None] | None = limits.apply if limits else None
-    with subprocess.Popen(  # noqa: PLW1509  (no threads hold locks that setrlimit would need)
-        command,
-        executable=program,
+    with subprocess.Popen(
+        [*(limits.prefix() if limits else []), program, *command[1:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=preparation,
     ) as child:
         try:
             stdout, stderr = child.communicate(stdin, timeout=deadline.remaining)

@@ -1,0 +1,1 @@
+"""Symptom, cause, fix."""

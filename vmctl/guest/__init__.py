@@ -1,0 +1,1 @@
+"""What a guest says: its console, whether it is ready."""

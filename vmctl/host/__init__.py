@@ -1,0 +1,1 @@
+"""What this host can do: facts, the KVM probe, verdicts. No libvirt."""

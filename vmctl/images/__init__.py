@@ -1,0 +1,1 @@
+"""Guest images: recipes, builders, the gate, qcow2."""

@@ -1,0 +1,1 @@
+"""What will run: pure decisions, no input or output."""

@@ -52,6 +52,13 @@ class Mode(enum.StrEnum):
         return next(mode for mode in cls if (mode.accel, mode.devices) == (accel, devices))
 
 
+class Chipset(enum.StrEnum):
+    """The mainboard; libvirt freezes it to a versioned machine type at the first define."""
+
+    Q35 = "q35"
+    PC = "pc"
+
+
 class Firmware(enum.StrEnum):
     """What the machine starts with."""
 
@@ -83,6 +90,11 @@ class DiskFormat(enum.StrEnum):
     RAW = "raw"
 
 
+def _aside(default: Any) -> Any:
+    """Return a field that is told to people but is no part of what the machine is."""
+    return dataclasses.field(default=default, compare=False)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """A read-only base: a disk, or a kernel with its initramfs, or both.
@@ -96,15 +108,15 @@ class Image:
     digest: str = ""
     disk: str = ""
     disk_format: DiskFormat = DiskFormat.QCOW2
-    size: int = 0
     kernel: str = ""
     initrd: str = ""
     cmdline: str = ""
-    drivers: frozenset[str] = frozenset()
-    ready_pattern: str = ""
-    ready_timeout: float = 0.0
-    agent: bool = False
-    login: str = ""
+    size: int = _aside(0)
+    drivers: frozenset[str] = _aside(frozenset())
+    ready_pattern: str = _aside("")
+    ready_timeout: float = _aside(0.0)
+    agent: bool = _aside(False)
+    login: str = _aside("")
 
     @property
     def present(self) -> bool:
@@ -138,6 +150,7 @@ class Nic:
 
     kind: NicKind
     mac: str
+    model: str
     network: str = ""
     bridge: str = ""
     address: str = ""
@@ -168,13 +181,16 @@ class Ready:
 class Machine:
     """One virtual machine with every default filled in; sizes in bytes.
 
-    `why` says how the mode was chosen; it is told to the user and is no part of what the machine is.
+    `host_cpu` is the vendor whose virtualization flag is hidden or given (vmx or svm). `qemu_owner`
+    is the +uid:+gid of QEMU's own user where vmctl owns the files itself, empty where libvirt
+    changes their owner. `why` says how the mode was chosen.
     """
 
     name: str
     project: str
     uuid: str
     mode: Mode
+    chipset: Chipset
     cpus: int
     cpus_max: int
     memory: int
@@ -196,7 +212,10 @@ class Machine:
     autostart: bool = False
     needs: tuple[str, ...] = ()
     vsock: bool = False
-    why: str = dataclasses.field(default="", compare=False)
+    host_cpu: str = ""
+    emulator: str = "/usr/bin/qemu-system-x86_64"
+    qemu_owner: str = ""
+    why: str = _aside("")
 
     @property
     def accel(self) -> Accel:
@@ -214,16 +233,26 @@ class Machine:
         return self.mode.devices is Devices.VIRTIO
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON."""
-        data = dataclasses.asdict(self)
-        if self.image is not None:
-            data["image"]["drivers"] = sorted(self.image.drivers)
+        """Return all of it as plain data, for JSON."""
+        data = _plain(self)
+        assert isinstance(data, dict)
         return data
 
     @property
     def digest(self) -> str:
         """Sha256 (hex) over all that the machine is; equal machines have equal digests."""
-        data = self.as_dict()
-        del data["why"]
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(_plain(self, everything=False), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any, *, everything: bool = True) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _plain(getattr(value, field.name), everything=everything)
+            for field in dataclasses.fields(value)
+            if everything or field.compare
+        }
+    if isinstance(value, (tuple, frozenset)):
+        items = [_plain(item, everything=everything) for item in value]
+        return sorted(items) if isinstance(value, frozenset) else items
+    return value

@@ -1,0 +1,1 @@
+"""What vmctl keeps on disk."""

@@ -1,0 +1,1 @@
+"""Domain and network XML, written and read; one file for each thing."""

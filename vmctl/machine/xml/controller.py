@@ -1,0 +1,53 @@
+"""Buses that devices hang on, and free slots for devices that come later."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from vmctl.machine.model import Chipset, Display, Machine
+from vmctl.machine.xml.element import Writer
+
+SPARE_PORTS = 4
+"""Root ports beyond those in use; libvirt itself leaves one, and none can be added later."""
+
+
+def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
+    """Write the controllers that libvirt would choose otherwise or not provide."""
+    usb = machine.display is not Display.NONE and not machine.virtio
+    out.add(
+        devices,
+        "controller",
+        type_="usb",
+        index="0",
+        model="qemu-xhci" if usb else "none",
+        why="display: a tablet needs USB" if usb else "always: no USB where nothing uses it",
+    )
+    if machine.virtio and machine.cdroms:
+        out.add(devices, "controller", type_="scsi", index="0", model="virtio-scsi")
+    if machine.virtio:
+        out.add(devices, "controller", type_="virtio-serial", index="0", why="guest agent")
+    if machine.chipset is Chipset.Q35:
+        out.add(devices, "controller", type_="pci", index="0", model="pcie-root")
+        for index in range(1, ports(machine) + 1):
+            out.add(
+                devices,
+                "controller",
+                type_="pci",
+                index=str(index),
+                model="pcie-root-port",
+                why="vmctl: PCI Express devices are plugged into root ports; some stay free"
+                if index == 1
+                else "",
+            )
+
+
+def ports(machine: Machine) -> int:
+    """Return how many root ports the machine has: one for each PCIe device, and spare ones."""
+    count = len(machine.nics)
+    if machine.virtio:
+        balloon_rng_serial = 3
+        count += len(machine.disks) + balloon_rng_serial
+        count += bool(machine.cdroms) + machine.vsock
+    if machine.display is not Display.NONE:
+        count += 2
+    return count + SPARE_PORTS

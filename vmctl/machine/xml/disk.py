@@ -1,0 +1,182 @@
+"""Disks and CD-ROMs: on the mode's bus, in the order of the spec."""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+import xml.etree.ElementTree as ET
+
+from vmctl.machine.model import Chipset, Disk, DiskFormat, Machine
+from vmctl.machine.xml.element import Writer
+from vmctl.machine.xml.metadata import Metadata
+
+IDE_UNITS = 4
+_SERIAL_LENGTH = 20
+_OWNER_UNCHANGED = "vmctl: many machines share this file; libvirt must not change its owner"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Bus:
+    name: str
+    prefix: str
+    why: str
+
+
+def _disk_bus(machine: Machine) -> _Bus:
+    if machine.virtio:
+        return _Bus("virtio", "vd", f"mode {machine.mode}: virtio-blk, requests in shared memory")
+    return _emulated_bus(machine)
+
+
+def _emulated_bus(machine: Machine) -> _Bus:
+    if machine.chipset is Chipset.Q35:
+        return _Bus("sata", "sd", f"mode {machine.mode}: an emulated AHCI controller")
+    return _Bus("ide", "hd", f"mode {machine.mode}: an emulated IDE controller (PIIX3)")
+
+
+def _cdrom_bus(machine: Machine) -> _Bus:
+    if machine.virtio:
+        return _Bus("scsi", "sd", f"mode {machine.mode}: CD-ROMs hang on virtio-scsi")
+    return _emulated_bus(machine)
+
+
+def _target(bus: _Bus, index: int) -> str:
+    letters = string.ascii_lowercase
+    name = letters[index % 26]
+    while index >= len(letters):
+        index = index // 26 - 1
+        name = letters[index % 26] + name
+    return bus.prefix + name
+
+
+def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
+    """Write the disks and then the CD-ROMs."""
+    disk_bus, cdrom_bus = _disk_bus(machine), _cdrom_bus(machine)
+    for index, disk in enumerate(machine.disks):
+        _write_disk(machine, disk, _target(disk_bus, index), out, devices)
+    first = len(machine.disks) if disk_bus.name == cdrom_bus.name else 0
+    for index, file in enumerate(machine.cdroms):
+        element = out.add(
+            devices, "disk", type_="file", device="cdrom", why=f"spec cdroms; {cdrom_bus.why}"
+        )
+        out.add(element, "driver", name="qemu", type_="raw")
+        source = out.add(element, "source", file=file)
+        _keep_owner(machine, out, source)
+        target = _target(cdrom_bus, first + index)
+        out.add(element, "target", dev=target, bus=cdrom_bus.name)
+        out.add(element, "readonly")
+        _write_boot(machine, "cdrom", out, element, nth=index)
+        out.add(element, "alias", name=f"ua-cdrom{index}")
+
+
+def _write_disk(
+    machine: Machine, disk: Disk, target: str, out: Writer, devices: ET.Element
+) -> None:
+    bus = _disk_bus(machine)
+    element = out.add(
+        devices, "disk", type_="file", device="disk", why=f"spec disk '{disk.name}'; {bus.why}"
+    )
+    paravirtual = machine.virtio
+    out.add(
+        element,
+        "driver",
+        name="qemu",
+        type_=disk.format.value,
+        cache="none" if disk.direct else "writeback",
+        error_policy="stop",
+        io=disk.aio if paravirtual else "",
+        discard="unmap",
+        iothread="1" if paravirtual else "",
+        detect_zeroes="unmap" if paravirtual else "",
+        why="host: cache none where the store's file system takes O_DIRECT; a full disk pauses "
+        "the guest instead of corrupting it; freed blocks go back to the host",
+    )
+    out.add(element, "source", file=disk.file)
+    if disk.base:
+        backing = out.add(
+            element,
+            "backingStore",
+            type_="file",
+            why="vmctl: the chain is written out and ends, so that nothing is probed",
+        )
+        out.add(backing, "format", type_=disk.base_format.value)
+        base = out.add(backing, "source", file=disk.base)
+        _keep_owner(machine, out, base)
+        out.add(backing, "backingStore")
+    else:
+        out.add(element, "backingStore")
+    out.add(element, "target", dev=target, bus=bus.name)
+    out.add(element, "serial", text=disk.name[:_SERIAL_LENGTH])
+    if disk is machine.disks[0]:
+        _write_boot(machine, "disk", out, element, nth=0)
+    _write_boot(machine, disk.name, out, element, nth=0)
+    out.add(element, "alias", name=f"ua-disk-{disk.name}")
+
+
+def _keep_owner(machine: Machine, out: Writer, source: ET.Element) -> None:
+    # A label of one file is refused where the whole machine has a static one.
+    if not machine.qemu_owner:
+        out.add(source, "seclabel", model="dac", relabel="no", why=_OWNER_UNCHANGED)
+
+
+def _write_boot(machine: Machine, what: str, out: Writer, element: ET.Element, nth: int) -> None:
+    if what in machine.boot_order and nth == 0:
+        position = machine.boot_order.index(what) + 1
+        out.add(element, "boot", order=str(position), why="spec boot_order")
+
+
+def read(root: ET.Element, own: Metadata | None) -> tuple[tuple[Disk, ...], tuple[str, ...]]:
+    """Return the disks and the files of the CD-ROMs."""
+    disks: list[Disk] = []
+    cdroms: list[str] = []
+    for element in root.iterfind("devices/disk"):
+        source = element.find("source")
+        file = source.get("file", "") if source is not None else ""
+        if element.get("device") == "cdrom":
+            cdroms.append(file)
+        else:
+            disks.append(_read_disk(element, file, own))
+    return tuple(disks), tuple(cdroms)
+
+
+def _read_disk(element: ET.Element, file: str, own: Metadata | None) -> Disk:
+    alias = element.find("alias")
+    name = (alias.get("name", "") if alias is not None else "").removeprefix("ua-disk-")
+    driver = element.find("driver")
+    settings = driver.attrib if driver is not None else {}
+    backing = element.find("backingStore/source")
+    backing_format = element.find("backingStore/format")
+    declared = own.disks.get(name) if own else None
+    return Disk(
+        name=name,
+        file=file,
+        size=int(declared.get("size", "0")) if declared is not None else 0,
+        keep=declared is not None and declared.get("keep") == "yes",
+        format=_format(settings.get("type")),
+        base=backing.get("file", "") if backing is not None else "",
+        base_format=_format(backing_format.get("type") if backing_format is not None else None),
+        direct=settings.get("cache") == "none",
+        aio=settings.get("io", "threads"),
+    )
+
+
+def _format(name: str | None) -> DiskFormat:
+    return DiskFormat.RAW if name == "raw" else DiskFormat.QCOW2
+
+
+def read_boot_order(root: ET.Element, disks: tuple[Disk, ...]) -> tuple[str, ...]:
+    """Return what the firmware tries, in order."""
+    order: dict[int, str] = {}
+    names = iter(disks)
+    seen_root = False
+    for element in root.iterfind("devices/disk"):
+        kind = "cdrom" if element.get("device") == "cdrom" else "disk"
+        name = kind if kind == "cdrom" else next(names).name
+        boot = element.find("boot")
+        if boot is not None:
+            first = kind == "disk" and not seen_root
+            order[int(boot.get("order", "0"))] = "disk" if first else name
+        seen_root = seen_root or kind == "disk"
+    for element in root.iterfind("devices/interface/boot"):
+        order[int(element.get("order", "0"))] = "network"
+    return tuple(order[position] for position in sorted(order))

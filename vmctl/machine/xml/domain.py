@@ -1,0 +1,151 @@
+"""A whole domain: the same elements written and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ET
+
+from vmctl import errors
+from vmctl.machine.model import Accel, Devices, Machine, Mode, Ready
+from vmctl.machine.xml import (
+    balloon,
+    boot,
+    capacity,
+    clock,
+    console,
+    controller,
+    cpu,
+    disk,
+    display,
+    entropy,
+    features,
+    interface,
+    metadata,
+    ownership,
+    panic,
+    power,
+    structure,
+    tpm,
+    vsock,
+)
+from vmctl.machine.xml.element import Writer
+
+
+def write(
+    machine: Machine, *, uuid: str = "", machine_type: str = "", vnc_password: str = ""
+) -> Writer:
+    """Return the domain of a machine.
+
+    `uuid` and `machine_type` are those of the existing domain: libvirt froze them at the first
+    define, and a machine keeps its hardware when QEMU is upgraded.
+    """
+    out = Writer("domain", type=machine.accel.domain_type)
+    out.reasons[out.root] = f"mode {machine.mode}: {machine.accel}"
+    out.add(out.root, "name", text=machine.name, why="spec name")
+    out.add(out.root, "uuid", text=uuid or machine.uuid, why="vmctl: made once, then kept")
+    out.add(out.root, "description", text=machine.description, why="spec description")
+    if not machine.description:
+        out.root.remove(out.root[-1])
+    metadata.write(machine, out)
+    capacity.write(machine, out)
+    boot.write(machine, out, machine_type)
+    features.write(machine, out)
+    cpu.write(machine, out)
+    clock.write(machine, out)
+    power.write(out)
+    devices = out.add(out.root, "devices")
+    out.add(devices, "emulator", text=machine.emulator)
+    disk.write(machine, out, devices)
+    controller.write(machine, out, devices)
+    interface.write(machine, out, devices)
+    console.write(machine, out, devices)
+    tpm.write(machine, out, devices)
+    display.write(machine, out, devices, vnc_password)
+    balloon.write(machine, out, devices)
+    entropy.write(machine, out, devices)
+    panic.write(machine, out, devices)
+    vsock.write(machine, out, devices)
+    ownership.write(machine, out)
+    return out
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBack:
+    """A domain as it is: the machine, and what cannot be said as a machine.
+
+    `owned` is false for a domain without our metadata. `digest` is that of the machine it was made
+    from. `unknown` are elements that vmctl does not manage, `missing` those it would have written.
+    """
+
+    machine: Machine
+    owned: bool
+    digest: str
+    machine_type: str
+    unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def read(text: str, *, autostart: bool = False) -> ReadBack:
+    """Read a domain's inactive XML.
+
+    Raises HypervisorError where it is no domain. Elements of foreign domains that have no meaning
+    here end up in `unknown`.
+    """
+    try:
+        root = ET.fromstring(text)  # noqa: S314  (libvirt's own output; its parser refuses entities)
+    except ET.ParseError as problem:
+        raise errors.HypervisorError(f"Libvirt gave XML that cannot be read: {problem}.") from None
+    own = metadata.read(root)
+    machine = _machine(root, own, autostart=autostart)
+    _, machine_type = boot.read_machine_type(root)
+    expected = write(machine, machine_type=machine_type)
+    missing, unknown = structure.compare(expected.root, root)
+    return ReadBack(
+        machine=machine,
+        owned=own is not None,
+        digest=own.digest if own else "",
+        machine_type=machine_type,
+        unknown=unknown,
+        missing=missing,
+    )
+
+
+def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool) -> Machine:
+    name = root.findtext("name") or ""
+    accel = Accel.KVM if root.get("type") == "kvm" else Accel.TCG
+    devices = Devices.VIRTIO if balloon.read_virtio(root) else Devices.EMULATED
+    memory, memory_max, cpus, cpus_max = capacity.read(root)
+    chipset, _ = boot.read_machine_type(root)
+    disks, cdroms = disk.read(root, own)
+    base = disks[0].base if disks else ""
+    return Machine(
+        name=name,
+        project=own.project if own else "",
+        uuid=root.findtext("uuid") or "",
+        mode=Mode.of(accel, devices),
+        chipset=chipset,
+        cpus=cpus,
+        cpus_max=cpus_max,
+        memory=memory,
+        memory_max=memory_max,
+        ready=own.ready if own else Ready(),
+        console_log=console.read_log(root),
+        description=root.findtext("description") or "",
+        nested=cpu.read_nested(root),
+        firmware=boot.read_firmware(root),
+        tpm=tpm.read(root),
+        nvram=root.findtext("os/nvram") or "",
+        image=boot.read_image(root, own.image if own else None, base, name),
+        disks=disks,
+        cdroms=cdroms,
+        boot_order=disk.read_boot_order(root, disks),
+        nics=interface.read(root, own),
+        forwards=own.forwards if own else (),
+        display=display.read(root),
+        autostart=autostart,
+        needs=own.needs if own else (),
+        vsock=vsock.read(root),
+        host_cpu=own.host_cpu if own else "",
+        emulator=root.findtext("devices/emulator") or "",
+        qemu_owner=ownership.read(root),
+    )

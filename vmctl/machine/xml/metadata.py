@@ -1,0 +1,124 @@
+"""What libvirt cannot express: our own element in <metadata>."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+from vmctl.machine.model import Forward, Image, Machine, Ready
+from vmctl.machine.xml.element import METADATA, Writer, yes_no
+
+_MACHINE = f"{{{METADATA}}}machine"
+
+
+def _tag(name: str) -> str:
+    return f"{{{METADATA}}}{name}"
+
+
+def write(machine: Machine, out: Writer) -> None:
+    """Say who owns the domain, and what of the machine has no element in libvirt."""
+    metadata = out.add(out.root, "metadata")
+    own = out.add(
+        metadata,
+        _MACHINE,
+        project=machine.project,
+        name=machine.name,
+        mode=machine.mode.value,
+        digest=machine.digest,
+        host_cpu=machine.host_cpu,
+        why="vmctl: says that this domain is vmctl's own, and from what it was made",
+    )
+    if machine.image is not None:
+        out.add(own, _tag("image"), name=machine.image.name, digest=machine.image.digest)
+    for disk in machine.disks:
+        out.add(own, _tag("disk"), name=disk.name, size=str(disk.size), keep=yes_no(disk.keep))
+    for nic in machine.nics:
+        out.add(own, _tag("nic"), mac=nic.mac, kind=nic.kind.value, address=nic.address)
+    for forward in machine.forwards:
+        out.add(
+            own,
+            _tag("forward"),
+            host=str(forward.host),
+            guest=str(forward.guest),
+            host_address=forward.host_address,
+            protocol=forward.protocol,
+        )
+    for need in machine.needs:
+        out.add(own, _tag("need"), name=need)
+    ready = machine.ready
+    out.add(
+        own,
+        _tag("ready"),
+        when=ready.when,
+        pattern=ready.pattern,
+        timeout=f"{ready.timeout:g}",
+    )
+
+
+class Metadata:
+    """Our own element of an existing domain."""
+
+    def __init__(self, element: ET.Element) -> None:
+        self._own = element
+        self.project = element.get("project", "")
+        self.name = element.get("name", "")
+        self.mode = element.get("mode", "")
+        self.digest = element.get("digest", "")
+        self.host_cpu = element.get("host_cpu", "")
+
+    def _all(self, name: str) -> Iterator[ET.Element]:
+        return self._own.iterfind(_tag(name))
+
+    @property
+    def image(self) -> Image | None:
+        """Name and digest of the image; its paths are read elsewhere."""
+        for element in self._all("image"):
+            return Image(name=element.get("name", ""), digest=element.get("digest", ""))
+        return None
+
+    @property
+    def disks(self) -> dict[str, ET.Element]:
+        """The disks by name, with size and keep."""
+        return {element.get("name", ""): element for element in self._all("disk")}
+
+    @property
+    def nics(self) -> dict[str, ET.Element]:
+        """The network cards by MAC, with kind and address."""
+        return {element.get("mac", ""): element for element in self._all("nic")}
+
+    @property
+    def forwards(self) -> tuple[Forward, ...]:
+        """The forwarded ports."""
+        return tuple(
+            Forward(
+                host=int(element.get("host", "0")),
+                guest=int(element.get("guest", "0")),
+                host_address=element.get("host_address", ""),
+                protocol=element.get("protocol", ""),
+            )
+            for element in self._all("forward")
+        )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The machines that must be ready first."""
+        return tuple(element.get("name", "") for element in self._all("need"))
+
+    @property
+    def ready(self) -> Ready:
+        """When the machine counts as ready."""
+        for element in self._all("ready"):
+            return Ready(
+                when=element.get("when", ""),
+                pattern=element.get("pattern", ""),
+                timeout=float(element.get("timeout", "0")),
+            )
+        return Ready()
+
+
+def read(root: ET.Element) -> Metadata | None:
+    """Return our own element of a domain, or None where there is none or it is damaged."""
+    element = root.find(f"metadata/{_MACHINE}")
+    if element is None or not element.get("project") or not element.get("digest"):
+        return None
+    return Metadata(element)

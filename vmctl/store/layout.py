@@ -1,0 +1,111 @@
+"""Every file name that vmctl owns on disk. Nothing here touches the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+FORMAT = 1
+"""Version of the directory tree; docs/on-disk.md says what each version holds."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MachineFiles:
+    """The files of one machine."""
+
+    directory: pathlib.Path
+
+    @property
+    def spec(self) -> pathlib.Path:
+        """The spec as it was when the machine was made or last changed."""
+        return self.directory / "spec.yaml"
+
+    @property
+    def record(self) -> pathlib.Path:
+        """What `ps` needs to know without asking libvirt for each machine's XML."""
+        return self.directory / "machine.json"
+
+    @property
+    def intent(self) -> pathlib.Path:
+        """What is being done to the machine; there only while it is being done."""
+        return self.directory / "intent.json"
+
+    @property
+    def console_log(self) -> pathlib.Path:
+        """What the guest wrote to its first serial port."""
+        return self.directory / "console.log"
+
+    @property
+    def nvram(self) -> pathlib.Path:
+        """UEFI variables."""
+        return self.directory / "nvram.fd"
+
+    @property
+    def vnc_password(self) -> pathlib.Path:
+        """The password of the VNC display."""
+        return self.directory / "vnc-password"
+
+    def disk(self, name: str) -> pathlib.Path:
+        """The image of the machine's disk `name`; the system disk is called root."""
+        return self.directory / f"{name}.qcow2"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """The store below one home directory."""
+
+    home: pathlib.Path
+
+    @classmethod
+    def default(cls) -> Layout:
+        """Return the user's store: $VMCTL_HOME, else root's or the user's own place (XDG)."""
+        chosen = os.environ.get("VMCTL_HOME")
+        if chosen:
+            return cls(pathlib.Path(os.path.abspath(chosen)))
+        if os.geteuid() == 0:
+            return cls(pathlib.Path("/var/lib/vmctl"))
+        data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return cls(pathlib.Path(data).expanduser() / "vmctl")
+
+    @property
+    def format_file(self) -> pathlib.Path:
+        """Says which FORMAT the tree has, and the store's own id."""
+        return self.home / "store.json"
+
+    @property
+    def machines(self) -> pathlib.Path:
+        """One directory for each machine."""
+        return self.home / "machines"
+
+    def machine(self, name: str) -> MachineFiles:
+        """The files of the machine `name`."""
+        return MachineFiles(self.machines / name)
+
+    @property
+    def images(self) -> pathlib.Path:
+        """One directory for each image, named after its digest."""
+        return self.home / "images"
+
+    def image(self, digest: str) -> pathlib.Path:
+        """The directory of the image with this sha256 (hex)."""
+        return self.images / digest
+
+    @property
+    def image_names(self) -> pathlib.Path:
+        """One small JSON file for each image name: which digest it stands for."""
+        return self.home / "image-names"
+
+    @property
+    def kept(self) -> pathlib.Path:
+        """Disks with `keep: true` whose machine is gone, one directory for each machine name."""
+        return self.home / "kept"
+
+    @property
+    def locks(self) -> pathlib.Path:
+        """Lock files; they are never removed, so that nobody waits on an unlinked one."""
+        return self.home / "locks"
+
+    def lock(self, kind: str, name: str) -> pathlib.Path:
+        """The lock file of one thing: kind machine, image, network or daemon."""
+        return self.locks / f"{kind}-{name}.lock"
