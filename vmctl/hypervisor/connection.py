@@ -1,0 +1,151 @@
+"""The connection to libvirt, and what is behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+import libvirt
+
+from vmctl import errors
+from vmctl.deadline import Deadline
+from vmctl.hypervisor import daemon, failures
+from vmctl.store.layout import Layout
+
+SYSTEM = "qemu:///system"
+SESSION = "qemu:///session"
+CALLS_IN_FLIGHT = 4
+"""Libvirtd's max_client_requests is 5 for each connection; one is left for keepalives."""
+
+_OPEN_SECONDS = 60.0
+
+
+def default_uri() -> str:
+    """Return LIBVIRT_DEFAULT_URI, else the system's libvirt for root and the user's for others."""
+    return os.environ.get("LIBVIRT_DEFAULT_URI") or (SYSTEM if os.geteuid() == 0 else SESSION)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Versions:
+    """Version numbers as (major, minor, release)."""
+
+    libvirt: tuple[int, int, int]
+    qemu: tuple[int, int, int]
+
+
+class Connection:
+    """An open connection; `handle` is libvirt's own object, used inside this package only."""
+
+    def __init__(self, handle: libvirt.virConnect, uri: str) -> None:
+        self.handle = handle
+        self.uri = uri
+
+    @property
+    def session(self) -> bool:
+        """True where QEMU runs as the user itself, without rights of its own."""
+        return self.uri.partition("?")[0].endswith("/session")
+
+    @property
+    def real(self) -> bool:
+        """False for libvirt's in-process test driver, which runs no guests."""
+        return self.uri.startswith("qemu")
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(libvirt.libvirtError):
+            self.handle.close()
+
+    def versions(self) -> Versions:
+        """Return the versions of the daemon's libvirt and its QEMU."""
+        with failures.translated("ask libvirt for its version"):
+            return Versions(_version(self.handle.getLibVersion()), _version(self._qemu()))
+
+    def _qemu(self) -> int:
+        return int(self.handle.getVersion()) if self.real else 0
+
+    def qemu_owner(self) -> str:
+        """Return +uid:+gid of QEMU's own user under the system's libvirt, or nothing."""
+        if self.session or not self.real:
+            return ""
+        for model in self._capabilities().iterfind("host/secmodel"):
+            if model.findtext("model") == "dac":
+                return model.findtext("baselabel") or ""
+        return ""
+
+    def offers_kvm(self) -> bool:
+        """Tell whether libvirt itself lists KVM for x86-64 guests."""
+        kinds = self._capabilities().iterfind("guest/arch[@name='x86_64']/domain")
+        return any(kind.get("type") == "kvm" for kind in kinds)
+
+    def _capabilities(self) -> ET.Element:
+        with failures.translated("ask libvirt for its capabilities"):
+            return ET.fromstring(self.handle.getCapabilities())  # noqa: S314  (libvirt's own)
+
+
+def _version(number: int) -> tuple[int, int, int]:
+    return number // 1_000_000, number // 1_000 % 1_000, number % 1_000
+
+
+@contextlib.contextmanager
+def opened(
+    uri: str | None, layout: Layout, *, deadline: Deadline | None = None, events: bool = False
+) -> Iterator[Connection]:
+    """Open a connection for the length of the block, and start the daemon where nobody else does.
+
+    `events` runs libvirt's event loop in a thread, which streams need. Raises HostError with the
+    fix where libvirt cannot be reached.
+    """
+    failures.quiet()
+    if events:
+        _run_event_loop()
+    connection = connect(uri or default_uri(), layout, deadline or Deadline.after(_OPEN_SECONDS))
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def connect(uri: str, layout: Layout, deadline: Deadline) -> Connection:
+    """Return an open connection; see `opened`."""
+    try:
+        return Connection(libvirt.open(uri), uri)
+    except libvirt.libvirtError as problem:
+        if not _no_daemon(problem) or uri != SYSTEM or not daemon.startable():
+            raise _unreachable(uri, problem) from None
+    daemon.start(layout, deadline)
+    try:
+        return Connection(libvirt.open(uri), uri)
+    except libvirt.libvirtError as problem:
+        raise _unreachable(uri, problem) from None
+
+
+def _no_daemon(problem: libvirt.libvirtError) -> bool:
+    text = str(problem)
+    return "Failed to connect socket" in text or "Connection refused" in text
+
+
+def _unreachable(uri: str, problem: libvirt.libvirtError) -> errors.HostError:
+    text = failures.first_line(str(problem.get_error_message() or problem))
+    if "Permission denied" in text or "authentication" in text:
+        hint = "Join the group: sudo usermod -aG libvirt $USER, then log in anew."
+    elif "No connection driver" in text or "unsupported" in text.lower():
+        hint = f"Known URIs are {SYSTEM} and {SESSION}."
+    elif _no_daemon(problem):
+        hint = "Start it: sudo systemctl start libvirtd (or, without systemd: sudo libvirtd -d)"
+    else:
+        hint = "vmctl doctor shows what is wrong."
+    return errors.HostError(f"Libvirt cannot be reached at '{uri}': {text}.", hint=hint)
+
+
+def _run_event_loop() -> None:
+    libvirt.virEventRegisterDefaultImpl()
+
+    def forever() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=forever, daemon=True, name="libvirt-events").start()

@@ -1,0 +1,72 @@
+"""Starts libvirt's daemons where nothing else does: containers, CI images, no systemd."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from vmctl import errors, process
+from vmctl.deadline import Deadline
+from vmctl.store import locks
+from vmctl.store.layout import Layout
+
+IDLE_SECONDS = 300
+"""An unused libvirtd leaves after this time; it stays while guests or networks are active."""
+
+_RUNNING_SYSTEMD = pathlib.Path("/run/systemd/system")
+_SOCKETS = ("libvirt-sock", "virtqemud-sock")
+_RUNTIME = pathlib.Path("/run/libvirt")
+_LOGGER = pathlib.Path("/run/libvirt/virtlogd-sock")
+_START_SECONDS = 30.0
+_POLL = 0.05
+
+
+def startable() -> bool:
+    """Tell whether it is up to us: root, and no systemd that would start libvirt on demand."""
+    return os.geteuid() == 0 and not _RUNNING_SYSTEMD.is_dir()
+
+
+def start(layout: Layout, deadline: Deadline) -> None:
+    """Start virtlogd and libvirtd if they are not there yet; one vmctl does it, others wait.
+
+    Raises HostError where the programs are missing or do not come up.
+    """
+    limit = deadline.within(_START_SECONDS)
+    with locks.hold(layout.lock("daemon", "libvirtd"), limit, "Libvirt's daemon"):
+        if _listening():
+            return
+        if process.find("libvirtd") is None:
+            raise errors.HostError(
+                "Libvirt's daemon 'libvirtd' is not installed.",
+                hint="Install it: vmctl doctor says how for this distribution.",
+            )
+        if not _accepts(_LOGGER) and process.find("virtlogd") is not None:
+            process.run(["virtlogd", "-d"], limit, check=False)
+        started = process.run(
+            ["libvirtd", "-d", "--timeout", str(IDLE_SECONDS)], limit, check=False
+        )
+        while not _listening():
+            if limit.passed or started.status != 0:
+                raise errors.HostError(
+                    "Libvirt's daemon does not come up.",
+                    hint="See why: libvirtd --verbose",
+                    details=started.complaint,
+                )
+            limit.pause(_POLL)
+
+
+def _listening() -> bool:
+    return any(_accepts(_RUNTIME / name) for name in _SOCKETS)
+
+
+def _accepts(path: pathlib.Path) -> bool:
+    """Tell whether somebody listens: the file alone may be left from a killed daemon."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(2.0)
+        try:
+            client.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,260 @@
+"""Domains: looked up, defined, started, stopped. Each call is one thing libvirt does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import libvirt
+
+from vmctl import errors
+from vmctl.deadline import Deadline
+from vmctl.hypervisor import failures, monitor
+from vmctl.hypervisor.connection import Connection
+from vmctl.machine.observed import State
+
+_POLL = 0.05
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: State.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: State.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: State.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: State.STOPPING,
+    libvirt.VIR_DOMAIN_SHUTOFF: State.STOPPED,
+    libvirt.VIR_DOMAIN_CRASHED: State.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: State.PAUSED,
+}
+_REASONS = {
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED): "QEMU ended unexpectedly",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED): "it failed to start",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED): "forced off",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN): "shut down",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED): "saved",
+    (libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_CRASHED_PANICKED): "the guest panicked",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER): "paused by hand",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): (
+        "a disk cannot be written (is the host's disk full?)"
+    ),
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): "the guest panicked",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP): "starting",
+}
+_STALE_WHILE_LEAVING = {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One domain of a bulk listing; `numbers` are libvirt's statistics."""
+
+    name: str
+    uuid: str
+    id: int
+    state: State
+    reason: str
+    numbers: dict[str, Any]
+
+
+def summaries(connection: Connection, *, statistics: bool = False) -> list[Summary]:
+    """Return all domains with one call; with `statistics` their usage too.
+
+    NOWAIT: a domain that is busy with a long job would block the call for 30 s.
+    """
+    wanted = libvirt.VIR_DOMAIN_STATS_STATE
+    if statistics:
+        wanted |= (
+            libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+            | libvirt.VIR_DOMAIN_STATS_BALLOON
+            | libvirt.VIR_DOMAIN_STATS_VCPU
+        )
+    with failures.translated("list the machines"):
+        if not connection.real:
+            return [_summary(domain, {}) for domain in connection.handle.listAllDomains()]
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        found = connection.handle.getAllDomainStats(wanted, flags)
+        return [_summary(domain, numbers) for domain, numbers in found]
+
+
+def _summary(domain: libvirt.virDomain, numbers: dict[str, Any]) -> Summary:
+    number, reason = numbers.get("state.state"), numbers.get("state.reason", 0)
+    if number is None:
+        number, reason = domain.state()
+    return Summary(
+        name=domain.name(),
+        uuid=domain.UUIDString(),
+        id=domain.ID(),
+        state=_STATES.get(number, State.STOPPED),
+        reason=_REASONS.get((number, reason), ""),
+        numbers=numbers,
+    )
+
+
+def find(connection: Connection, name: str) -> libvirt.virDomain | None:
+    """Return libvirt's handle of a domain, or None."""
+    try:
+        return connection.handle.lookupByName(name)
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise failures.translate(problem, f"look for machine '{name}'") from None
+
+
+def get(connection: Connection, name: str) -> libvirt.virDomain:
+    """Return libvirt's handle of a domain; raises NotFoundError."""
+    domain = find(connection, name)
+    if domain is None:
+        raise errors.NotFoundError(
+            f"There is no machine '{name}' on {connection.uri}.", hint="See all: vmctl ps --all"
+        )
+    return domain
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """A domain's inactive XML and what libvirt keeps beside it."""
+
+    xml: str
+    autostart: bool
+    saved: bool
+    persistent: bool
+
+
+def definition(domain: libvirt.virDomain) -> Definition | None:
+    """Return how a domain is defined, or None when it vanished meanwhile."""
+    try:
+        persistent = bool(domain.isPersistent())
+        return Definition(
+            xml=domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
+            autostart=bool(domain.autostart()) if persistent else False,
+            saved=bool(domain.hasManagedSaveImage()) if persistent else False,
+            persistent=persistent,
+        )
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise failures.translate(problem, f"read machine '{domain.name()}'") from None
+
+
+def live_xml(connection: Connection, name: str) -> str:
+    """Return the XML of a domain as it runs."""
+    with failures.translated(f"read machine '{name}'"):
+        return str(get(connection, name).XMLDesc())
+
+
+def state(domain: libvirt.virDomain) -> tuple[State, str]:
+    """Return the state and its reason; a domain that vanished is absent.
+
+    A guest that KVM gave up on shows as paused for an unknown reason; QEMU itself says
+    internal-error.
+    """
+    try:
+        number, reason = domain.state()
+        if number == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_UNKNOWN:
+            status = monitor.status(domain)
+            if status == "internal-error":
+                return State.FAILED, "KVM could not run the guest (internal error)"
+        if number == libvirt.VIR_DOMAIN_SHUTOFF and domain.hasManagedSaveImage():
+            return State.SAVED, "saved to disk"
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) == libvirt.VIR_ERR_NO_DOMAIN:
+            return State.ABSENT, ""
+        raise failures.translate(problem, f"ask for the state of '{domain.name()}'") from None
+    reason_text = _REASONS.get((number, reason), "")
+    if (number, reason_text) == (libvirt.VIR_DOMAIN_PAUSED, "the guest panicked"):
+        return State.CRASHED, reason_text
+    return _STATES.get(number, State.STOPPED), reason_text
+
+
+def define(connection: Connection, xml: str, *, autostart: bool) -> libvirt.virDomain:
+    """Define a domain, checked against libvirt's schema first."""
+    with failures.translated("define the machine"):
+        domain = connection.handle.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        if bool(domain.autostart()) != autostart:
+            domain.setAutostart(int(autostart))
+    return domain
+
+
+def start(domain: libvirt.virDomain) -> None:
+    """Start a domain, or restore it from its saved state; fine if it runs already."""
+    name = domain.name()
+    try:
+        domain.create()
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) == libvirt.VIR_ERR_OPERATION_INVALID and domain.isActive():
+            return
+        raise failures.translate(problem, f"start machine '{name}'") from None
+
+
+def pause(domain: libvirt.virDomain) -> None:
+    """Stop the guest's processors; the QEMU process stays."""
+    with failures.translated(f"pause machine '{domain.name()}'"):
+        domain.suspend()
+
+
+def resume(domain: libvirt.virDomain) -> None:
+    """Let a paused guest go on."""
+    with failures.translated(f"resume machine '{domain.name()}'"):
+        domain.resume()
+
+
+def ask_to_stop(domain: libvirt.virDomain) -> None:
+    """Press the power button (ACPI); the guest decides what comes of it."""
+    with _leaving(domain, "stop"):
+        domain.shutdown()
+
+
+def wait_until_stopped(domain: libvirt.virDomain, deadline: Deadline) -> bool:
+    """Wait for the end of a guest; returns False when the deadline came first."""
+    while True:
+        now, _ = state(domain)
+        if not now.active:
+            return True
+        if deadline.passed:
+            return False
+        deadline.pause(_POLL)
+
+
+def force_off(domain: libvirt.virDomain) -> None:
+    """Pull the plug: QEMU is asked to end and killed if it does not; fine if it is off."""
+    with _leaving(domain, "force off"):
+        domain.destroy()
+
+
+def undefine(domain: libvirt.virDomain) -> None:
+    """Remove the definition with all that libvirt keeps for it; fine if it is gone."""
+    flags = (
+        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    )
+    # The flag is new in libvirt 8.9; an older one refuses it, so that it is tried first.
+    flags_with_tpm = flags | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+    for chosen in (flags_with_tpm, flags):
+        try:
+            domain.undefineFlags(chosen)
+        except libvirt.libvirtError as problem:
+            number = failures.code(problem)
+            if number == libvirt.VIR_ERR_NO_DOMAIN:
+                return
+            if number == libvirt.VIR_ERR_INVALID_ARG and chosen != flags:
+                continue
+            raise failures.translate(problem, f"remove machine '{domain.name()}'") from None
+        return
+
+
+@contextlib.contextmanager
+def _leaving(domain: libvirt.virDomain, doing: str) -> Iterator[None]:
+    """Take an error from a guest that was just ending by itself as success."""
+    try:
+        yield
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) in _STALE_WHILE_LEAVING and not _active(domain):
+            return
+        raise failures.translate(problem, f"{doing} machine '{domain.name()}'") from None
+
+
+def _active(domain: libvirt.virDomain) -> bool:
+    try:
+        return bool(domain.isActive())
+    except libvirt.libvirtError:
+        return False

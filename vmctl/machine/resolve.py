@@ -1,0 +1,334 @@
+"""From what the user wrote to what will run: fills in every default. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+
+from vmctl import deadline, errors
+from vmctl.host.facts import HostFacts
+from vmctl.host.verdict import Verdict
+from vmctl.machine import modes
+from vmctl.machine.model import (
+    Accel,
+    Chipset,
+    Devices,
+    Disk,
+    DiskFormat,
+    Display,
+    Firmware,
+    Forward,
+    Image,
+    Machine,
+    Mode,
+    Nic,
+    NicKind,
+    Ready,
+)
+from vmctl.machine.xml import disk as disk_xml
+from vmctl.machine.xml import network as network_xml
+from vmctl.spec.load import Document
+from vmctl.spec.model import ImageSpec, MachineSpec, NetworkSpec
+from vmctl.spec.problems import Problem, SpecError
+from vmctl.store.layout import Layout
+from vmctl.store.storage import Storage
+
+DEFAULT_EMULATOR = "/usr/bin/qemu-system-x86_64"
+_READY_TIMEOUT_S = 120.0
+_MAX_QUEUES = 8
+_BLANK_DISK = 10 << 30
+"""Size of the system disk of a machine that has a CD-ROM but neither image nor `disk`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """All that a machine depends on besides its spec.
+
+    `session` says that QEMU runs as the user itself (qemu:///session). `store_id` makes UUIDs and
+    MACs differ between stores. `qemu_owner` is QEMU's +uid:+gid where vmctl owns the files.
+    `images` finds an image by what the spec says of it.
+    """
+
+    facts: HostFacts
+    kvm: Verdict
+    nested: Verdict
+    layout: Layout
+    storage: Storage
+    store_id: str
+    images: Callable[[ImageSpec], Image]
+    session: bool = False
+    qemu_owner: str = ""
+
+
+def resolve(document: Document, around: Surroundings) -> tuple[Machine, ...]:
+    """Return the machines of a spec, in its order.
+
+    Raises SpecError with every problem at once, HostError for the first thing that the host lacks.
+    """
+    problems: list[Problem] = []
+    refusals: list[errors.HostError] = []
+    machines: list[Machine] = []
+    for spec in document.machines:
+        resolution = _Resolution(document, spec, around)
+        try:
+            machines.append(resolution.machine())
+        except SpecError as problem:
+            problems.extend(problem.problems)
+        except errors.HostError as refusal:
+            refusals.append(refusal)
+    if problems:
+        raise SpecError(problems)
+    if refusals:
+        raise refusals[0]
+    return tuple(machines)
+
+
+class _Resolution:
+    """One machine on its way from spec to model."""
+
+    def __init__(self, document: Document, spec: MachineSpec, around: Surroundings) -> None:
+        self.document = document
+        self.spec = spec
+        self.around = around
+        self.files = around.layout.machine(spec.name)
+        self.firmware = Firmware(spec.firmware.value)
+
+    def machine(self) -> Machine:
+        """Return the machine; raises SpecError or HostError."""
+        spec, around = self.spec, self.around
+        image = self._image()
+        choice = self._choice(image)
+        board = self._board(choice.mode, image)
+        memory_max = spec.memory_max or spec.memory
+        self._refuse_contradictions(choice.mode, board, memory_max)
+        self._require_host(choice.mode)
+        disks = self._disks(choice.mode, image)
+        return Machine(
+            name=spec.name,
+            project=self.document.project,
+            uuid=str(uuid.UUID(hex=self._derived("uuid")[:32], version=4)),
+            mode=choice.mode,
+            chipset=board.chipset,
+            cpus=spec.cpus,
+            cpus_max=spec.cpus_max or spec.cpus,
+            memory=spec.memory,
+            memory_max=memory_max,
+            ready=self._ready(choice.mode, image),
+            console_log=os.fspath(self.files.console_log),
+            description=spec.description,
+            nested=spec.nested,
+            firmware=self.firmware,
+            tpm=spec.tpm,
+            nvram="" if self.firmware is Firmware.BIOS else os.fspath(self.files.nvram),
+            image=image,
+            disks=disks,
+            cdroms=spec.cdroms,
+            boot_order=self._boot_order(image, disks),
+            nics=self._nics(choice.mode, board),
+            forwards=tuple(
+                Forward(
+                    host=forward.host,
+                    guest=forward.guest,
+                    host_address=forward.host_address,
+                    protocol=forward.protocol.value,
+                )
+                for forward in spec.forwards
+            ),
+            display=Display(spec.display.value),
+            autostart=spec.autostart,
+            needs=spec.needs,
+            vsock=choice.mode is Mode.PARAVIRT and around.facts.vhost_vsock and not around.session,
+            host_cpu=self._host_cpu(choice.mode),
+            emulator=around.facts.emulator or DEFAULT_EMULATOR,
+            qemu_owner=around.qemu_owner,
+            why=choice.why,
+        )
+
+    def problem(self, key: str, message: str, suggestion: str = "") -> SpecError:
+        """Return an error that points at a key of this machine."""
+        return SpecError([self.document.problem(self.spec.name, (key,), message, suggestion)])
+
+    def _derived(self, what: str) -> str:
+        """Return hex digits that stay the same for this name in this store."""
+        text = f"{self.around.store_id}/{self.spec.name}/{what}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _image(self) -> Image | None:
+        if self.spec.image is None:
+            return None
+        try:
+            return self.around.images(self.spec.image)
+        except errors.NotFoundError as problem:
+            raise self.problem("image", problem.message, problem.hint) from None
+
+    def _choice(self, image: Image | None) -> modes.Choice:
+        spec = self.spec
+        wish = modes.Wish(
+            mode=spec.mode.value,
+            accel=Accel(spec.accel.value) if spec.accel else None,
+            devices=Devices(spec.devices.value) if spec.devices else None,
+        )
+        return modes.choose(wish, self.around.kvm, image.drivers if image else None)
+
+    def _board(self, mode: Mode, image: Image | None) -> modes.Board:
+        try:
+            return modes.board(mode, image.drivers if image else None)
+        except modes.MissingDriverError as problem:
+            raise self.problem("image", problem.message, problem.hint) from None
+
+    def _refuse_contradictions(self, mode: Mode, board: modes.Board, memory_max: int) -> None:
+        spec = self.spec
+        if mode.devices is Devices.EMULATED and memory_max > spec.memory:
+            raise self.problem(
+                "memory_max",
+                f"memory_max needs the balloon, a virtio device, which mode '{mode}' does not have",
+                "set memory itself, or use mode: paravirt",
+            )
+        if board.chipset is Chipset.PC:
+            if self.firmware is Firmware.UEFI_SECURE:
+                raise self.problem(
+                    "firmware",
+                    "Secure Boot needs the q35 mainboard, and this image's kernel only drives pc's",
+                )
+            if len(spec.disks) + len(spec.cdroms) + 1 > disk_xml.IDE_UNITS:
+                raise self.problem("disks", f"an IDE controller has {disk_xml.IDE_UNITS} units")
+
+    def _require_host(self, mode: Mode) -> None:
+        spec, around = self.spec, self.around
+        if spec.nested and not around.nested.usable and mode.accel is Accel.KVM:
+            raise errors.HostError(
+                f"Machine '{spec.name}' wants nested virtualization, which this host does not "
+                f"offer: {around.nested.cause}",
+                hint=around.nested.fix,
+            )
+        kinds = {network.kind.value for network in spec.networks}
+        refused = kinds & {NicKind.NAT, NicKind.ISOLATED}
+        if around.session and refused:
+            raise errors.HostError(
+                f"Machine '{spec.name}' wants a network of kind '{min(refused)}', which an "
+                "ordinary user's libvirt (qemu:///session) cannot make.",
+                hint="Use kind: user with forwards, or run as root: sudo vmctl up …",
+            )
+        missing = self._missing_programs()
+        if missing:
+            raise errors.HostError(*missing[:1], hint=missing[1])
+
+    def _missing_programs(self) -> tuple[str, str] | None:
+        facts, spec = self.around.facts, self.spec
+        if self.firmware is Firmware.UEFI and "uefi" not in facts.firmware:
+            return "UEFI firmware for QEMU is not installed.", "Install it: vmctl doctor says how."
+        if self.firmware is Firmware.UEFI_SECURE and "uefi-secure" not in facts.firmware:
+            return (
+                "UEFI firmware with Secure Boot and enrolled keys is not installed.",
+                "Install it: vmctl doctor says how.",
+            )
+        if spec.tpm and not facts.tpm:
+            return (
+                "An emulated TPM needs the programs swtpm and swtpm_setup; one is missing.",
+                "Install both: vmctl doctor says how.",
+            )
+        return None
+
+    def _disks(self, mode: Mode, image: Image | None) -> tuple[Disk, ...]:
+        disks = [*self._root_disk(mode, image)]
+        for disk in self.spec.disks:
+            file = os.fspath(self.files.disk(disk.name))
+            disks.append(
+                self._tuned(mode, Disk(name=disk.name, file=file, size=disk.size, keep=disk.keep))
+            )
+        return tuple(disks)
+
+    def _root_disk(self, mode: Mode, image: Image | None) -> Iterator[Disk]:
+        spec = self.spec
+        file = os.fspath(self.files.disk("root"))
+        if image is None:
+            if spec.disk is not None or spec.cdroms:
+                yield self._tuned(mode, Disk(name="root", file=file, size=spec.disk or _BLANK_DISK))
+            elif not spec.disks:
+                raise self.problem("image", "there is nothing to start from: no image, no disk")
+            return
+        if not image.disk:
+            if spec.disk is not None:
+                raise self.problem(
+                    "disk",
+                    f"image '{image.name}' is a kernel with its initramfs and has no system disk",
+                    "add a disk of its own: disks: [{name: data, size: 1GiB}]",
+                )
+            return
+        if spec.disk is not None and spec.disk < image.size:
+            raise self.problem(
+                "disk", f"a disk never shrinks, and image '{image.name}' has {image.size} bytes"
+            )
+        disk = Disk(
+            name="root",
+            file=file,
+            size=spec.disk or image.size,
+            base=image.disk,
+            base_format=DiskFormat(image.disk_format),
+        )
+        yield self._tuned(mode, disk)
+
+    def _tuned(self, mode: Mode, disk: Disk) -> Disk:
+        storage = self.around.storage
+        if mode.devices is Devices.VIRTIO:
+            return dataclasses.replace(disk, direct=storage.direct, aio=storage.aio)
+        return dataclasses.replace(disk, direct=storage.direct)
+
+    def _boot_order(self, image: Image | None, disks: tuple[Disk, ...]) -> tuple[str, ...]:
+        if image is not None and image.kernel:
+            return ()
+        if self.spec.boot_order:
+            return self.spec.boot_order
+        return (*(("disk",) if disks else ()), *(("cdrom",) if self.spec.cdroms else ()))
+
+    def _nics(self, mode: Mode, board: modes.Board) -> tuple[Nic, ...]:
+        return tuple(
+            self._nic(index, network, mode, board)
+            for index, network in enumerate(self.spec.networks)
+        )
+
+    def _nic(self, index: int, network: NetworkSpec, mode: Mode, board: modes.Board) -> Nic:
+        kind = NicKind(network.kind.value)
+        vhost = mode is Mode.PARAVIRT and kind is not NicKind.USER and self.around.facts.vhost_net
+        return Nic(
+            kind=kind,
+            mac=network.mac or self._mac(index),
+            model=board.nic,
+            network=network_xml.NAMES.get(kind, ""),
+            bridge=network.bridge,
+            address=network.address,
+            vhost=vhost and not self.around.session,
+            queues=min(self.spec.cpus, _MAX_QUEUES) if vhost and not self.around.session else 1,
+        )
+
+    def _mac(self, index: int) -> str:
+        digits = self._derived(f"mac{index}")
+        return f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}"
+
+    def _ready(self, mode: Mode, image: Image | None) -> Ready:
+        wish = self.spec.ready
+        pattern = (wish.pattern if wish else "") or (image.ready_pattern if image else "")
+        when = wish.when.value if wish and wish.when else ("console" if pattern else "running")
+        if when == "console" and not pattern:
+            raise self.problem("ready", "ready: {when: console} needs a pattern")
+        seconds = (wish.timeout if wish else None) or (image.ready_timeout if image else 0)
+        patience = deadline.TCG_PATIENCE if mode.accel is Accel.TCG else 1
+        return Ready(
+            when=when,
+            pattern=pattern if when == "console" else "",
+            timeout=(seconds or _READY_TIMEOUT_S) * patience,
+        )
+
+    def _host_cpu(self, mode: Mode) -> str:
+        if mode.accel is not Accel.KVM:
+            return ""
+        vendor = self.around.facts.cpu.vendor
+        return {"GenuineIntel": "vmx", "AuthenticAMD": "svm"}.get(vendor, "")
+
+
+def by_name(machines: tuple[Machine, ...]) -> Mapping[str, Machine]:
+    """Return the machines under their names."""
+    return {machine.name: machine for machine in machines}
