@@ -67,15 +67,6 @@ class Connection:
     def _qemu(self) -> int:
         return int(self.handle.getVersion()) if self.real else 0
 
-    def qemu_owner(self) -> str:
-        """Return +uid:+gid of QEMU's own user under the system's libvirt, or nothing."""
-        if self.session or not self.real:
-            return ""
-        for model in self._capabilities().iterfind("host/secmodel"):
-            if model.findtext("model") == "dac":
-                return model.findtext("baselabel") or ""
-        return ""
-
     def offers_kvm(self) -> bool:
         """Tell whether libvirt itself lists KVM for x86-64 guests."""
         kinds = self._capabilities().iterfind("guest/arch[@name='x86_64']/domain")

@@ -183,7 +183,8 @@ class Machine:
 
     `host_cpu` is the vendor whose virtualization flag is hidden or given (vmx or svm). `qemu_owner`
     is the +uid:+gid of QEMU's own user where vmctl owns the files itself, empty where libvirt
-    changes their owner. `why` says how the mode was chosen.
+    changes their owner. `why` says how the mode was chosen, `fallback` that it is
+    less than the host could have offered, `remedy` what to do about that.
     """
 
     name: str
@@ -216,6 +217,8 @@ class Machine:
     emulator: str = "/usr/bin/qemu-system-x86_64"
     qemu_owner: str = ""
     why: str = _aside("")
+    fallback: bool = _aside(False)
+    remedy: str = _aside("")
 
     @property
     def accel(self) -> Accel:

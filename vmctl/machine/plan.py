@@ -79,12 +79,13 @@ def plan(
 ) -> Plan:
     """Return the plan for all machines; raises before anything is touched if one is refused."""
     return Plan(
-        machines=tuple(_plan_one(machine, observed[machine.name]) for machine in machines),
+        machines=tuple(plan_one(machine, observed[machine.name]) for machine in machines),
         orphans=tuple(orphans),
     )
 
 
-def _plan_one(machine: Machine, observed: Observed) -> MachinePlan:
+def plan_one(machine: Machine, observed: Observed) -> MachinePlan:
+    """Return the plan for one machine; raises ConflictError or GuestError where it is refused."""
     if observed.current is None or observed.intent == "down":
         first = (Action.FINISH_REMOVAL,) if observed.intent == "down" else ()
         return MachinePlan(
@@ -137,6 +138,14 @@ def _run(machine: Machine, state: State) -> tuple[Action, ...]:
     if state is State.RUNNING:
         return _afterwards(machine)
     return (*_network(machine), Action.START, *_afterwards(machine))
+
+
+def plan_start(observed: Observed) -> MachinePlan:
+    """Return the plan that starts a machine as it is defined."""
+    assert observed.current is not None
+    refuse_broken(observed)
+    machine = observed.current.machine
+    return MachinePlan(machine=machine, observed=observed, actions=_run(machine, observed.state))
 
 
 def _changed(machine: Machine, observed: Observed, changes: tuple[Difference, ...]) -> MachinePlan:

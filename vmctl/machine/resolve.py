@@ -145,6 +145,8 @@ class _Resolution:
             emulator=around.facts.emulator or DEFAULT_EMULATOR,
             qemu_owner=around.qemu_owner,
             why=choice.why,
+            fallback=choice.loud,
+            remedy=choice.hint,
         )
 
     def problem(self, key: str, message: str, suggestion: str = "") -> SpecError:

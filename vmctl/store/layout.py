@@ -97,11 +97,6 @@ class Layout:
         return self.home / "image-names"
 
     @property
-    def kept(self) -> pathlib.Path:
-        """Disks with `keep: true` whose machine is gone, one directory for each machine name."""
-        return self.home / "kept"
-
-    @property
     def locks(self) -> pathlib.Path:
         """Lock files; they are never removed, so that nobody waits on an unlinked one."""
         return self.home / "locks"

@@ -1,0 +1,89 @@
+"""Which commands there are: the table behind `vmctl --help`, kept free of imports.
+
+`vmctl --help` is answered from here alone, without click: importing click takes longer than
+everything else that a help page needs.
+"""
+
+from __future__ import annotations
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Machines": {
+        "up": ("vmctl.cli.lifecycle:up", "Make machines run as their spec says."),
+        "down": ("vmctl.cli.lifecycle:down", "Remove machines and what was created for them."),
+        "start": ("vmctl.cli.lifecycle:start", "Start machines that exist."),
+        "stop": ("vmctl.cli.lifecycle:stop", "Shut machines down; everything is kept."),
+        "restart": ("vmctl.cli.lifecycle:restart", "Stop machines and start them again."),
+        "pause": ("vmctl.cli.lifecycle:pause", "Freeze machines in memory."),
+        "resume": ("vmctl.cli.lifecycle:resume", "Let paused machines go on."),
+        "wait": ("vmctl.cli.lifecycle:wait", "Wait until machines are ready."),
+    },
+    "Look": {
+        "ps": ("vmctl.cli.look:ps", "List machines."),
+        "status": ("vmctl.cli.look:status", "Show one machine: state, addresses, drift."),
+        "logs": ("vmctl.cli.look:logs", "Show what a machine wrote to its console."),
+        "console": ("vmctl.cli.look:console", "Connect to a machine's serial console."),
+        "render": ("vmctl.cli.look:render", "Print the domain XML of a spec; changes nothing."),
+        "validate": ("vmctl.cli.spec:validate", "Check a spec and show every problem in it."),
+    },
+    "Host": {
+        "doctor": ("vmctl.cli.doctor:doctor", "Find out which modes this host can run, and why."),
+    },
+    "Images": {
+        "image": ("vmctl.cli.image:image", "Build, list and remove base images."),
+    },
+    "Spec": {
+        "init": ("vmctl.cli.spec:init", "Write a commented starter spec."),
+        "schema": ("vmctl.cli.spec:schema", "Print the JSON Schema of a spec, for editors."),
+    },
+    "Shell": {
+        "completion": (
+            "vmctl.cli.completion:completion",
+            "Print the completion script of a shell.",
+        ),
+    },
+}
+"""Section, then command, then where it is (module:attribute) and its line in the help."""
+
+OPTIONS = (
+    ("-c, --connect URI", "Libvirt connection; default: $LIBVIRT_DEFAULT_URI, else"),
+    ("", "qemu:///system for root, qemu:///session for others."),
+    ("-q, --quiet", "Say only what failed or needs attention."),
+    ("--debug", "Show tracebacks."),
+    ("--version", "Print the version and exit."),
+    ("-h, --help", "Print this page and exit; also after a command."),
+)
+"""The options before the command, as the help shows them; `app` declares the same ones to click."""
+
+
+def names() -> list[str]:
+    """Every command, in the order of the help."""
+    return [name for commands in SECTIONS.values() for name in commands]
+
+
+def place(name: str) -> str | None:
+    """Return where the command `name` is, as module:attribute, or None."""
+    for commands in SECTIONS.values():
+        if name in commands:
+            return commands[name][0]
+    return None
+
+
+def line(name: str) -> str:
+    """Return what the help says about the command `name`."""
+    return next(commands[name][1] for commands in SECTIONS.values() if name in commands)
+
+
+def text() -> str:
+    """Return the page that `vmctl --help` prints."""
+    lines = [
+        "Usage: vmctl [OPTIONS] COMMAND [ARGUMENTS]",
+        "",
+        "  From a short YAML file to a running virtual machine.",
+    ]
+    for section, commands in SECTIONS.items():
+        lines += ["", f"{section}:"]
+        lines += [f"  {name:<12}{help_line}" for name, (_place, help_line) in commands.items()]
+    lines += ["", "Options, before the command or after it:"]
+    lines += [f"  {option:<20}{help_line}" for option, help_line in OPTIONS]
+    lines += ["", "'vmctl COMMAND --help' says more about a command."]
+    return "\n".join(lines)

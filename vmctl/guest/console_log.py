@@ -1,0 +1,55 @@
+"""The log of a machine's serial console: written by libvirt, read here."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+_LONGEST_TAIL = 1 << 20
+"""Bytes of output that are searched at a time; libvirt itself rotates the log at 2 MiB."""
+
+
+def size(path: pathlib.Path) -> int:
+    """Return the length of a log in bytes, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def last_lines(path: pathlib.Path, count: int, *, since: int = 0) -> str:
+    """Return the last lines of a log, from the byte `since` on."""
+    try:
+        with path.open("rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(min(since, end), end - _LONGEST_TAIL))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
+    return "\n".join(lines[-count:]) if count else text
+
+
+class Follower:
+    """Reads what is added to a log; survives its rotation and truncation."""
+
+    def __init__(self, path: pathlib.Path, offset: int = 0) -> None:
+        self._path = path
+        self._offset = offset
+        self._inode = 0
+
+    def read(self) -> bytes:
+        """Return what came since the last call."""
+        try:
+            with self._path.open("rb") as stream:
+                status = os.fstat(stream.fileno())
+                rotated = self._inode and status.st_ino != self._inode
+                if rotated or status.st_size < self._offset:
+                    self._offset = 0
+                self._inode = status.st_ino
+                stream.seek(self._offset)
+                added = stream.read(_LONGEST_TAIL)
+        except OSError:
+            return b""
+        self._offset += len(added)
+        return added

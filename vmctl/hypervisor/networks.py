@@ -1,0 +1,161 @@
+"""Networks of vmctl's own, made when a machine wants one."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import pathlib
+
+import libvirt
+
+from vmctl import errors
+from vmctl.hypervisor import failures
+from vmctl.hypervisor.connection import Connection
+from vmctl.machine.model import Nic, NicKind
+from vmctl.machine.xml import network as network_xml
+
+_ROUTES = pathlib.Path("/proc/net/route")
+
+
+def ensure(connection: Connection, kind: NicKind) -> None:
+    """Define the network of a kind on a free subnet unless it is there, and start it.
+
+    Raises ConflictError for a network of that name which is not ours, HostError when libvirt
+    cannot start it.
+    """
+    name = network_xml.NAMES[kind]
+    network = _find(connection, name)
+    with failures.translated(f"make network '{name}'"):
+        if network is None:
+            subnet = network_xml.free_subnet(_taken(connection))
+            if subnet is None:
+                raise errors.HostError(
+                    "No subnet of 192.168.0.0/16 is free for a network of vmctl's own.",
+                    hint="See what is in use: ip route; virsh net-list --all",
+                )
+            network = connection.handle.networkDefineXML(network_xml.write(kind, subnet).text())
+        elif network_xml.read(network.XMLDesc())[0] is not kind:
+            raise errors.ConflictError(
+                f"A libvirt network '{name}' exists that vmctl did not make; it is left alone.",
+                hint=f"Rename or remove it: virsh net-edit {name}",
+            )
+    _start(network, name)
+
+
+def _start(network: libvirt.virNetwork, name: str) -> None:
+    if network.isActive():
+        return
+    try:
+        network.create()
+    except libvirt.libvirtError as problem:
+        if network.isActive():
+            return
+        raise errors.HostError(
+            f"Network '{name}' cannot be started: {problem.get_error_message()}.",
+            hint="It needs dnsmasq, iptables (or nft) and the bridge module: vmctl doctor checks "
+            "them. Machines on kind: user do without.",
+        ) from None
+
+
+def reserve(connection: Connection, nic: Nic, name: str) -> None:
+    """Give a card its fixed address in the network's DHCP server."""
+    network = _find(connection, nic.network)
+    if network is None:
+        return
+    _, subnet = network_xml.read(network.XMLDesc())
+    if subnet is None or ipaddress.IPv4Address(nic.address) not in subnet:
+        raise errors.UsageError(
+            f"Address {nic.address} of machine '{name}' is not in network '{nic.network}', "
+            f"which has {subnet}.",
+            hint=f"Take one of {subnet}, or leave address: out.",
+        )
+    entry = network_xml.reservation(nic.mac, name, nic.address)
+    present = f"mac='{nic.mac}'" in network.XMLDesc()
+    command = (
+        libvirt.VIR_NETWORK_UPDATE_COMMAND_MODIFY
+        if present
+        else libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST
+    )
+    with failures.translated(f"reserve address {nic.address} for machine '{name}'"):
+        network.update(
+            command,
+            libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST,
+            -1,
+            entry,
+            libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG,
+        )
+
+
+def release(connection: Connection, nic: Nic) -> None:
+    """Take back a card's fixed address; fine if there is none."""
+    network = _find(connection, nic.network) if nic.address else None
+    if network is None:
+        return
+    with contextlib.suppress(libvirt.libvirtError):
+        network.update(
+            libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE,
+            libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST,
+            -1,
+            network_xml.reservation(nic.mac, "", nic.address),
+            libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG,
+        )
+
+
+def remove_unused(connection: Connection, name: str) -> None:
+    """Stop and undefine a network of ours that no guest is plugged into."""
+    network = _find(connection, name)
+    if network is None or network_xml.read(network.XMLDesc())[0] is None:
+        return
+    with contextlib.suppress(libvirt.libvirtError):
+        if network.isActive() and network.listAllPorts():
+            return
+    with failures.translated(f"remove network '{name}'"):
+        if network.isActive():
+            network.destroy()
+        network.undefine()
+
+
+def leases(connection: Connection, network_name: str) -> dict[str, str]:
+    """Return the IPv4 addresses that a network has lent, by MAC."""
+    network = _find(connection, network_name)
+    if network is None:
+        return {}
+    try:
+        return {
+            str(lease["mac"]): str(lease["ipaddr"])
+            for lease in network.DHCPLeases()
+            if lease.get("type") == libvirt.VIR_IP_ADDR_TYPE_IPV4
+        }
+    except libvirt.libvirtError:
+        return {}
+
+
+def _find(connection: Connection, name: str) -> libvirt.virNetwork | None:
+    try:
+        return connection.handle.networkLookupByName(name)
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) == libvirt.VIR_ERR_NO_NETWORK:
+            return None
+        raise failures.translate(problem, f"look for network '{name}'") from None
+
+
+def _taken(connection: Connection) -> list[ipaddress.IPv4Network]:
+    """Return the subnets in use: routes of this host and all of libvirt's networks."""
+    found = _routes(_ROUTES.read_text() if _ROUTES.exists() else "")
+    for network in connection.handle.listAllNetworks():
+        _, subnet = network_xml.read(network.XMLDesc())
+        if subnet is not None:
+            found.append(subnet)
+    return found
+
+
+def _routes(table: str) -> list[ipaddress.IPv4Network]:
+    """Read /proc/net/route: addresses and masks are hexadecimal, in the host's byte order."""
+    found = []
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 7:
+            address = int.from_bytes(bytes.fromhex(fields[1]), "little")
+            mask = int.from_bytes(bytes.fromhex(fields[7]), "little")
+            found.append(ipaddress.IPv4Network((address, mask.bit_count()), strict=False))
+    return found

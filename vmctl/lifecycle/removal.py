@@ -1,0 +1,86 @@
+"""Removes a machine with all that was made for it, and nothing else."""
+
+from __future__ import annotations
+
+from vmctl import errors
+from vmctl.deadline import TCG_PATIENCE, Deadline
+from vmctl.hypervisor import domains, networks
+from vmctl.lifecycle import steps
+from vmctl.lifecycle.steps import Site
+from vmctl.machine.model import Accel, Machine
+from vmctl.machine.observed import Observed
+from vmctl.store import records
+
+_SYNC_SECONDS = 30.0
+"""How long a guest may take to write its kept disks out before the plug is pulled."""
+
+
+def kept(machine: Machine | None) -> list[str]:
+    """Return the names of the disks that outlive the machine."""
+    return [disk.name for disk in machine.disks if disk.keep] if machine else []
+
+
+def refuse_foreign(observed: Observed) -> None:
+    """Raise ConflictError for a domain of others, NotFoundError where there is nothing."""
+    name = observed.name
+    if observed.current is not None and not observed.current.owned:
+        raise errors.ConflictError(
+            f"Domain '{name}' was not made by vmctl; it is left alone.",
+            hint=f"Use virsh for it: virsh dominfo {name}",
+        )
+    if observed.current is None and not observed.files:
+        raise errors.NotFoundError(f"There is no machine '{name}'.", hint="See all: vmctl ps --all")
+
+
+def remove(site: Site, observed: Observed, *, with_kept: bool = False) -> None:
+    """Stop, undefine and delete a machine; the caller holds its lock.
+
+    The intent is written first and removed last, so that a kill leaves something that the same
+    command finishes. A guest with kept disks is asked to stop before the plug is pulled.
+    """
+    refuse_foreign(observed)
+    place = site.layout.machine(observed.name)
+    machine = observed.current.machine if observed.current else None
+    intent = records.intent(place)
+    spared = kept(machine) if machine else [str(name) for name in intent.get("keep", [])]
+    records.begin(place, "down", keep=spared)
+    record = records.read(place)
+    domain = domains.find(site.connection, observed.name)
+    if domain is not None:
+        if machine is not None and spared and observed.state.active:
+            patience = TCG_PATIENCE if machine.accel is Accel.TCG else 1
+            domains.ask_to_stop(domain)
+            domains.wait_until_stopped(domain, Deadline.after(_SYNC_SECONDS * patience))
+        domains.force_off(domain)
+        domains.undefine(domain)
+    if machine is not None:
+        for nic in machine.nics:
+            networks.release(site.connection, nic)
+    steps.remove_files(site, observed.name, kept=frozenset() if with_kept else frozenset(spared))
+    if record is not None:
+        _leave_networks(site, record)
+
+
+def _leave_networks(site: Site, record: records.Record) -> None:
+    """Remove networks of vmctl's own that no machine of the store wants any more."""
+    wanted = {
+        network
+        for other in records.every(site.layout)
+        if other.uri == record.uri
+        for network in other.networks
+    }
+    for network in set(record.networks) - wanted:
+        networks.remove_unused(site.connection, network)
+
+
+def clear_interrupted_creation(site: Site, machine: Machine, observed: Observed) -> None:
+    """Remove files of a creation that was killed and meant another machine than this one.
+
+    Nothing ever ran on them: the domain did not exist yet.
+    """
+    place = site.layout.machine(machine.name)
+    intent = records.intent(place)
+    interrupted = observed.current is None and intent.get("verb") == "up"
+    if interrupted and intent.get("digest") != machine.digest:
+        spared = {str(name) for name in intent.get("keep", [])} | set(kept(machine))
+        steps.remove_files(site, machine.name, kept=frozenset(spared))

@@ -1,0 +1,252 @@
+"""The steps of a plan, each one side effect."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import secrets
+import socket
+from collections.abc import Callable
+
+from vmctl import errors
+from vmctl.deadline import Deadline
+from vmctl.guest import console_log, readiness
+from vmctl.hypervisor import domains, monitor, networks
+from vmctl.hypervisor.connection import Connection
+from vmctl.images import build, qcow2
+from vmctl.machine.model import Disk, Display, Forward, Image, Machine, NicKind
+from vmctl.machine.observed import State
+from vmctl.machine.xml import domain as domain_xml
+from vmctl.machine.xml import interface
+from vmctl.store import files, locks, records
+from vmctl.store.layout import Layout
+from vmctl.store.records import Record
+
+_BUILD_SECONDS = 1800.0
+_DISK_SECONDS = 120.0
+_NETWORK_SECONDS = 60.0
+_VNC_PASSWORD_LENGTH = 8
+"""The VNC protocol uses no more characters."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """Where steps are carried out."""
+
+    connection: Connection
+    layout: Layout
+
+
+def build_image(site: Site, image: Image, progress: Callable[..., None]) -> Image:
+    """Build an image that is not in the store yet."""
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+
+    return build.ensure(site.layout, image.name, Deadline.after(_BUILD_SECONDS), told)
+
+
+def ensure_networks(site: Site, machine: Machine) -> None:
+    """Define and start the networks of vmctl's own that the machine's cards need."""
+    for kind in (NicKind.NAT, NicKind.ISOLATED):
+        if any(nic.kind is kind for nic in machine.nics):
+            lock = site.layout.lock("network", kind.value)
+            with locks.hold(lock, Deadline.after(_NETWORK_SECONDS), f"Network '{kind}'"):
+                networks.ensure(site.connection, kind)
+    for nic in machine.nics:
+        if nic.address:
+            networks.reserve(site.connection, nic, machine.name)
+
+
+def write_files(site: Site, machine: Machine, spec: bytes) -> None:
+    """Make the machine's directory with what must be there before libvirt looks."""
+    place = site.layout.machine(machine.name)
+    files.make_directory(place.directory)
+    files.clear_temporaries(place.directory)
+    files.write(place.spec, spec)
+    # An existing log keeps its owner: libvirt's logger runs as root and appends.
+    descriptor = os.open(
+        place.console_log, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, files.PRIVATE
+    )
+    os.close(descriptor)
+    if machine.display is Display.VNC and not place.vnc_password.exists():
+        password = secrets.token_urlsafe(_VNC_PASSWORD_LENGTH)[:_VNC_PASSWORD_LENGTH]
+        files.write(place.vnc_password, password.encode())
+
+
+def make_disks(machine: Machine) -> None:
+    """Make the disks that are not there yet; one that is there must fit.
+
+    Raises ConflictError for a file that is no disk of this machine.
+    """
+    deadline = Deadline.after(_DISK_SECONDS)
+    for disk in machine.disks:
+        path = pathlib.Path(disk.file)
+        if path.exists():
+            _require_fitting(machine, disk, deadline)
+        elif disk.base:
+            base = pathlib.Path(disk.base)
+            qcow2.create_overlay(path, base, disk.base_format, disk.size)
+        else:
+            qcow2.create_blank(path, disk.size)
+        if machine.qemu_owner:
+            uid, gid = (int(part) for part in machine.qemu_owner.replace("+", "").split(":"))
+            os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def _require_fitting(machine: Machine, disk: Disk, deadline: Deadline) -> None:
+    """Refuse a leftover that was made on another base: its content would make no sense."""
+    found = qcow2.info(pathlib.Path(disk.file), disk.format, deadline)
+    if found.backing != disk.base or found.virtual_size != disk.size:
+        raise errors.ConflictError(
+            f"The file '{disk.file}' is there already and is not disk '{disk.name}' of this "
+            f"spec: it has {found.virtual_size} bytes on base '{found.backing or 'none'}'.",
+            hint=f"Remove what is left of the machine: vmctl down {machine.name}",
+        )
+
+
+def define(site: Site, machine: Machine, *, uuid: str = "", machine_type: str = "") -> None:
+    """Define the domain; an existing one keeps its UUID and machine type."""
+    place = site.layout.machine(machine.name)
+    password = ""
+    if machine.display is Display.VNC:
+        password = place.vnc_password.read_text()
+    written = domain_xml.write(machine, uuid=uuid, machine_type=machine_type, vnc_password=password)
+    domains.define(site.connection, written.text(), autostart=machine.autostart)
+
+
+def remember(site: Site, machine: Machine, spec: str) -> None:
+    """Keep in the store what `ps` shows of the machine."""
+    place = site.layout.machine(machine.name)
+    before = records.read(place)
+    record = Record(
+        name=machine.name,
+        project=machine.project,
+        uuid=machine.uuid,
+        uri=site.connection.uri,
+        mode=machine.mode.value,
+        why=machine.why,
+        image=machine.image.name if machine.image else "",
+        login=machine.image.login if machine.image else "",
+        cpus=machine.cpus,
+        memory=machine.memory,
+        digest=machine.digest,
+        spec=spec,
+        networks=tuple(sorted({nic.network for nic in machine.nics if nic.network})),
+    )
+    if before is not None:
+        record = dataclasses.replace(
+            record,
+            boot_id=before.boot_id,
+            boot_offset=before.boot_offset,
+            ready=before.ready,
+        )
+    records.write(place, record)
+
+
+def start(site: Site, name: str) -> None:
+    """Start a machine and remember where its console output begins."""
+    place = site.layout.machine(name)
+    domain = domains.get(site.connection, name)
+    offset = console_log.size(place.console_log)
+    record = records.read(place)
+    if record is None:
+        domains.start(domain)
+        return
+    # Written before and after: a kill in between must not lead to an older run's output.
+    begun = dataclasses.replace(record, boot_id=-1, boot_offset=offset, ready=False)
+    records.write(place, begun)
+    domains.start(domain)
+    records.write(place, dataclasses.replace(begun, boot_id=domain.ID()))
+
+
+def resume(site: Site, name: str) -> None:
+    """Let a paused machine go on."""
+    domains.resume(domains.get(site.connection, name))
+
+
+def forward(site: Site, machine: Machine) -> None:
+    """Make QEMU's forwarded ports those of the machine."""
+    domain = domains.get(site.connection, machine.name)
+    netdev = user_netdev(machine)
+    if not netdev:
+        return
+    there = monitor.forwards(domain)
+    wanted = set(machine.forwards)
+    for extra in there - wanted:
+        monitor.remove_forward(domain, netdev, extra)
+    for missing in sorted(wanted - there, key=lambda item: item.host):
+        monitor.add_forward(domain, netdev, missing)
+
+
+def user_netdev(machine: Machine) -> str:
+    """Return QEMU's name for the first card on user networking, or nothing."""
+    for index, nic in enumerate(machine.nics):
+        if nic.kind is NicKind.USER:
+            return f"host{interface.alias(index)}"
+    return ""
+
+
+def refuse_taken_ports(machine: Machine) -> None:
+    """Raise ConflictError for a port of the host that somebody else has, before all else."""
+    for wanted in machine.forwards:
+        if _taken(wanted):
+            raise errors.ConflictError(
+                f"Machine '{machine.name}' wants port {wanted.host} of {wanted.host_address} "
+                f"({wanted.protocol}), and another program has it.",
+                hint=f"See who: ss -lntup 'sport = :{wanted.host}'; or forward another port.",
+            )
+
+
+def _taken(wanted: Forward) -> bool:
+    kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as trial:
+        # As QEMU does: a port in TIME_WAIT is free.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((wanted.host_address, wanted.host))
+        except OSError:
+            return True
+    return False
+
+
+def wait_until_ready(
+    site: Site,
+    machine: Machine,
+    deadline: Deadline,
+    seen: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Wait for what the machine's `ready` says, and remember that it came."""
+    place = site.layout.machine(machine.name)
+    domain = domains.get(site.connection, machine.name)
+    record = records.read(place)
+    same_run = record is not None and record.boot_id in (domain.ID(), -1)
+    was_ready = record is not None and same_run and record.ready
+    if was_ready and domains.state(domain)[0] is State.RUNNING:
+        return
+    offset = record.boot_offset if record is not None and same_run else 0
+    watch = readiness.Watch(machine, offset, lambda: domains.state(domain))
+    watch.wait(deadline, seen, cancelled)
+    record = records.read(place)
+    if record is not None and same_run:
+        records.write(place, dataclasses.replace(record, ready=True))
+
+
+def remove_files(site: Site, name: str, *, kept: frozenset[str]) -> None:
+    """Remove what the store has of a machine, but the disks that are kept.
+
+    The intent goes last: until then the same command goes on where it was.
+    """
+    place = site.layout.machine(name)
+    last = {place.intent.name}
+    spared = {place.disk(disk).name for disk in kept}
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted(place.directory.iterdir()):
+            if entry.name not in spared | last:
+                entry.unlink()
+        files.remove(place.intent)
+        with contextlib.suppress(OSError):
+            place.directory.rmdir()

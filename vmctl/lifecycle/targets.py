@@ -1,0 +1,55 @@
+"""What the words on a command line mean: files are specs, everything else is a machine's name."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable
+
+from vmctl import errors
+from vmctl.spec import load
+
+DEFAULT_SPEC = "vmctl.yaml"
+
+
+def is_file(word: str) -> bool:
+    """Tell a spec from a name: it has a slash or ends in .yaml or .yml."""
+    return "/" in word or word.endswith((".yaml", ".yml"))
+
+
+def spec_path(word: str | None) -> pathlib.Path:
+    """Return the spec that a word means, ./vmctl.yaml for none; raises UsageError for a name."""
+    if word is None:
+        return default_spec()
+    if not is_file(word):
+        raise errors.UsageError(
+            f"'{word}' is not a spec file: those end in .yaml or have a slash.",
+            hint=f"Did you mean: vmctl start {word} - or ./{word}.yaml?",
+        )
+    return pathlib.Path(word)
+
+
+def default_spec() -> pathlib.Path:
+    """Return ./vmctl.yaml; raises UsageError where there is none."""
+    path = pathlib.Path(DEFAULT_SPEC)
+    if not path.exists():
+        raise errors.UsageError(
+            f"No spec was given, and there is no ./{DEFAULT_SPEC} here.",
+            hint="Write a starter: vmctl init",
+        )
+    return path
+
+
+def names(words: Iterable[str], *, allow_outside: bool = True) -> list[str]:
+    """Return the machines that words mean, each once, in their order.
+
+    A spec stands for its machines. No word at all means ./vmctl.yaml.
+    """
+    chosen = list(words) or [str(default_spec())]
+    found: dict[str, None] = {}
+    for word in chosen:
+        if is_file(word):
+            document = load.load(pathlib.Path(word), allow_outside=allow_outside)
+            found.update(dict.fromkeys(spec.name for spec in document.machines))
+        else:
+            found[word] = None
+    return list(found)

@@ -1,0 +1,119 @@
+"""`up`: what the spec says is what runs, and the rest is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from vmctl.hypervisor import connection as connections
+from vmctl.lifecycle import execute, observe, removal, schedule, steps, workspace
+from vmctl.lifecycle.events import Event, Note
+from vmctl.lifecycle.schedule import Worker
+from vmctl.lifecycle.steps import Site
+from vmctl.lifecycle.workspace import Workspace
+from vmctl.machine import plan, resolve
+from vmctl.machine.model import Image, Machine
+from vmctl.machine.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for on the command line."""
+
+    path: pathlib.Path
+    uri: str | None = None
+    sets: Sequence[str] = ()
+    allow_outside: bool = False
+    remove_orphans: bool = False
+    wait: bool = True
+
+
+def planned(request: Request) -> Plan:
+    """Return what `up` would do; changes nothing."""
+    space = _open(request, create_store=False)
+    with connections.opened(request.uri, space.layout) as connection:
+        return _plan(Site(connection, space.layout), space)
+
+
+def run(request: Request) -> Iterator[Event]:
+    """Bring a spec's machines up and yield what happens.
+
+    Everything that can be refused is refused before anything is touched; then machines are made
+    and started in the order of their needs, several at a time.
+    """
+    space = _open(request, create_store=True)
+    absent = _absent_images(space.machines)
+    with connections.opened(request.uri, space.layout) as connection:
+        site = Site(connection, space.layout)
+        if absent:
+            _plan(site, space)
+            yield from _build(site, absent)
+            space = _open(request, create_store=True)
+        todo = _plan(site, space)
+        yield from _orphans(site, todo, remove=request.remove_orphans)
+        text = (str(space.document.path), space.document.text)
+        machines = resolve.by_name(space.machines)
+
+        def work(name: str, worker: Worker) -> None:
+            execute.bring_up(site, machines[name], text, worker, wait=request.wait)
+
+        needs = {machine.name: machine.needs for machine in space.machines}
+        yield from schedule.carry_out(list(machines), needs, work)
+
+
+def _open(request: Request, *, create_store: bool) -> Workspace:
+    return workspace.open_spec(
+        request.path,
+        uri=request.uri,
+        sets=request.sets,
+        allow_outside=request.allow_outside,
+        create_store=create_store,
+    )
+
+
+def _plan(site: Site, space: Workspace) -> Plan:
+    names = {machine.name for machine in space.machines}
+    observed = observe.observe_all(site.connection, site.layout, names)
+    orphans = observe.orphans(site.connection, site.layout, space.document.project, names)
+    todo = plan.plan(space.machines, observed, orphans)
+    for item in todo.machines:
+        if not item.observed.state.active:
+            steps.refuse_taken_ports(item.machine)
+    return todo
+
+
+def _absent_images(machines: Sequence[Machine]) -> dict[str, Image]:
+    return {
+        machine.image.name: machine.image
+        for machine in machines
+        if machine.image is not None and not machine.image.present
+    }
+
+
+def _build(site: Site, images: dict[str, Image]) -> Iterator[Event]:
+    def work(name: str, worker: Worker) -> None:
+        with worker.step("build image", patient=True) as progress:
+            steps.build_image(site, images[name], progress)
+
+    yield from schedule.carry_out(list(images), {}, work)
+
+
+def _orphans(site: Site, todo: Plan, *, remove: bool) -> Iterator[Event]:
+    if not todo.orphans:
+        return
+    if not remove:
+        names = ", ".join(todo.orphans)
+        yield Note(
+            machine="",
+            level="warning",
+            text=f"The spec no longer names these machines of the project: {names}.",
+            hint="Remove them: vmctl up --remove-orphans",
+        )
+        return
+
+    def work(name: str, worker: Worker) -> None:
+        with execute.locked(site, name) as observed, worker.step("remove"):
+            removal.remove(site, observed)
+
+    yield from schedule.carry_out(todo.orphans, {}, work)

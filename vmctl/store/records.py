@@ -1,0 +1,82 @@
+"""What the store remembers of a machine: enough for `ps`, and what was being done to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from vmctl.store import files
+from vmctl.store.layout import Layout, MachineFiles
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A machine as it was last defined; libvirt has the truth, this only adds ownership.
+
+    `boot_id` is libvirt's number of the run that began when the console log was `boot_offset`
+    bytes long; `ready` says that it was ready in this run. Memory in bytes.
+    """
+
+    name: str
+    project: str
+    uuid: str
+    uri: str
+    mode: str
+    why: str = ""
+    image: str = ""
+    login: str = ""
+    cpus: int = 1
+    memory: int = 0
+    digest: str = ""
+    spec: str = ""
+    networks: tuple[str, ...] = ()
+    boot_id: int = -1
+    boot_offset: int = 0
+    ready: bool = False
+
+
+def write(place: MachineFiles, record: Record) -> None:
+    """Remember a machine."""
+    files.write_json(place.record, dataclasses.asdict(record))
+
+
+def read(place: MachineFiles) -> Record | None:
+    """Return what is remembered, or None when there is nothing that can be read."""
+    data = files.read_json(place.record)
+    if data is None:
+        return None
+    known = {field.name for field in dataclasses.fields(Record)}
+    try:
+        data["networks"] = tuple(data.get("networks", ()))
+        return Record(**{key: value for key, value in data.items() if key in known})
+    except TypeError:
+        return None
+
+
+def every(layout: Layout) -> Iterator[Record]:
+    """Yield all machines that the store remembers, by name."""
+    try:
+        directories = sorted(layout.machines.iterdir())
+    except OSError:
+        return
+    for directory in directories:
+        record = read(MachineFiles(directory))
+        if record is not None:
+            yield record
+
+
+def begin(place: MachineFiles, verb: str, **facts: Any) -> None:
+    """Record an intent before the first side effect; a kill from here on can be put right."""
+    files.make_directory(place.directory)
+    files.write_json(place.intent, {"verb": verb, **facts})
+
+
+def intent(place: MachineFiles) -> dict[str, Any]:
+    """Return the intent of a command that did not finish, or nothing."""
+    return files.read_json(place.intent) or {}
+
+
+def finish(place: MachineFiles) -> None:
+    """Forget the intent: what was begun is done."""
+    files.remove(place.intent)

@@ -1,0 +1,76 @@
+"""Shows machines after `up`, and one machine in full."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from vmctl.ui import escape, terminal
+
+if TYPE_CHECKING:
+    from vmctl.lifecycle.listing import Details
+
+_LABEL = 12
+
+
+def show(found: Sequence[Details]) -> None:
+    """Say of each machine what it is and how to get in."""
+    for details in found:
+        terminal.put("\n".join(_summary(details)) + "\n")
+
+
+def _summary(details: Details) -> Iterator[str]:
+    machine = details.machine
+    ready = " and ready" if details.ready else ""
+    yield f"{machine.name} is {details.state}{ready}: mode {machine.mode}."
+    for forward in details.forwards:
+        yield _line("port", forward)
+    for address in details.addresses:
+        yield _line("address", address)
+    yield _line("console", f"vmctl console {machine.name}   (leave it with Ctrl-])")
+    yield _line("log", f"vmctl logs {machine.name}")
+
+
+def show_one(details: Details) -> None:
+    """Show everything about one machine."""
+    out = terminal.of(sys.stdout)
+    terminal.put("\n".join(_everything(details, out)) + "\n")
+
+
+def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
+    machine = details.machine
+    state = f"{details.state}{' and ready' if details.ready else ''}"
+    yield _line("name", machine.name)
+    yield _line("project", machine.project)
+    yield _line("state", f"{state}{f' ({details.reason})' if details.reason else ''}")
+    yield _line("mode", f"{machine.mode}{f': {details.why}' if details.why else ''}")
+    if details.accel:
+        yield _line("running on", f"{details.accel} (as QEMU itself says)")
+    if machine.image is not None:
+        yield _line("image", f"{machine.image.name} ({machine.image.digest[:12]})")
+    yield _line("cpus", f"{machine.cpus} of at most {machine.cpus_max}")
+    mib = 1 << 20
+    yield _line("memory", f"{machine.memory // mib} MiB of at most {machine.memory_max // mib} MiB")
+    for disk in machine.disks:
+        kept = ", kept" if disk.keep else ""
+        yield _line("disk", f"{disk.name}: {disk.size // mib} MiB{kept}, {disk.file}")
+    for nic in machine.nics:
+        yield _line("network", f"{nic.kind}: {nic.model}, {nic.mac}")
+    for address in details.addresses:
+        yield _line("address", address)
+    for forward in details.forwards:
+        yield _line("port", forward)
+    if details.login:
+        yield _line("login", details.login)
+    yield _line("spec", details.spec)
+    yield _line("console log", machine.console_log)
+    if details.interrupted:
+        text = f"'{details.interrupted}' was interrupted; run it again to finish it"
+        yield _line("unfinished", out.painted(text, "yellow"))
+    for drift in details.drift:
+        yield _line("drift", out.painted(escape.one_line(drift), "yellow"))
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label + ':':<{_LABEL}} {text}"

@@ -1,0 +1,101 @@
+"""Shows tables: drawn for a person, plain and complete for a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Sequence
+
+from vmctl.ui import escape, palette, terminal
+
+_GAP = "  "
+NOTHING = "-"
+"""Stands where there is no value, so that columns can be counted (awk, cut)."""
+
+
+def show(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Collection[str] = (),
+    state: str = "",
+    empty: str = "",
+) -> None:
+    """Print a table to standard output.
+
+    `right` names the columns that are aligned right, `state` the one whose words get a colour.
+    Where there are no rows, `empty` is told to the person (standard error) in place of the table;
+    a pipe still gets the header.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    out = terminal.of(sys.stdout)
+    if not cells and empty:
+        if terminal.is_tty(sys.stderr):
+            print(empty, file=sys.stderr)
+        if out.tty:
+            return
+    if out.moves:
+        _draw(columns, cells, right=right, state=state, out=out)
+    else:
+        terminal.put(plain(columns, cells, right=right))
+
+
+def _cell(value: object) -> str:
+    """One line of text without control characters."""
+    text = "" if value is None else escape.one_line(str(value))
+    return text or NOTHING
+
+
+def plain(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], *, right: Collection[str] = ()
+) -> str:
+    """Return aligned columns under a header: nothing cut off, no colour, no trailing blanks."""
+    table = [[title.upper() for title in columns], *cells]
+    widths = [max(columns_of(row[index]) for row in table) for index in range(len(columns))]
+    lines = []
+    for row in table:
+        padded = []
+        for title, text, width in zip(columns, row, widths, strict=True):
+            blank = " " * (width - columns_of(text))
+            padded.append(blank + text if title in right else text + blank)
+        lines.append(_GAP.join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    marks = sum(unicodedata.combining(character) != 0 for character in text)
+    return len(text) + wide - marks
+
+
+def _draw(
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    *,
+    right: Collection[str],
+    state: str,
+    out: terminal.Terminal,
+) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from vmctl.ui import drawing
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=palette.HEADING)
+    for title in columns:
+        # Folding keeps every character: a name that was cut off cannot be copied.
+        table.add_column(
+            title.upper(), justify="right" if title in right else "left", overflow="fold"
+        )
+    for row in cells:
+        table.add_row(
+            *(
+                Text(text, style=palette.style_of(text) if title == state else "")
+                for title, text in zip(columns, row, strict=True)
+            )
+        )
+    drawing.console(sys.stdout, out).print(table)
