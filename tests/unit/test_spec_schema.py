@@ -1,0 +1,228 @@
+"""The schema that editors use and the loader agree."""
+
+import json
+import pathlib
+import re
+
+import jsonschema
+import pytest
+
+from vmctl import shipped
+from vmctl.spec import load, nodes, problems, schema, source
+
+SPECS = pathlib.Path(__file__).parent.parent / "data" / "specs"
+SCHEMA = schema.schema()
+BEYOND = {
+    "address": "which address fits which kind of network",
+    "anchors": "not even read",
+    "base-bad": "wrong in another file",
+    "base-loop": "wrong in another file",
+    "base-missing": "wrong in another file",
+    "base-outside": "where files lie",
+    "conflicts": "several keys against each other",
+    "duplicates": "gone once the text is read",
+    "escaped-control": "refused before any key is looked at",
+    "image": "which keys exclude each other",
+    "modes": "several keys against each other",
+    "names": "what count makes of names",
+    "needs": "machines against each other",
+    "nothing": "what a machine needs at least",
+    "outside": "where files lie",
+    "together": "machines against each other",
+}
+"""Bad specs whose fault a schema cannot express (or shares with one that it can)."""
+
+
+def core(node):
+    """A tree as YAML 1.2 core reads it: what an editor holds against the schema."""
+    if isinstance(node, nodes.Mapping):
+        return {key: core(entry.node) for key, entry in node.entries.items()}
+    if isinstance(node, nodes.Sequence):
+        return [core(item) for item in node.items]
+    if node.null:
+        return None
+    if node.plain and node.value.lower() in ("true", "false"):
+        return node.value.lower() == "true"
+    if node.plain and re.fullmatch(r"-?[0-9]+", node.value):
+        return int(node.value)
+    return node.value
+
+
+def fits(path):
+    tree = core(source.read(path).root)
+    return jsonschema.Draft202012Validator(SCHEMA).is_valid(tree)
+
+
+def readable(path):
+    try:
+        source.read(path)
+    except problems.SpecError:
+        return False
+    return True
+
+
+BAD = [path for path in sorted((SPECS / "bad").glob("*.yaml")) if readable(path)]
+GOOD = [
+    *sorted((SPECS / "good").glob("*.yaml")),
+    *sorted(shipped.directory("templates").glob("*.yaml")),
+]
+
+
+def test_it_is_a_schema():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert json.loads(schema.text()) == SCHEMA
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+def test_a_good_spec_fits(path):
+    assert fits(path)
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_spec_does_not_fit(path):
+    if path.stem not in BEYOND:
+        assert not fits(path)
+
+
+def test_what_a_schema_cannot_express_is_named_and_there():
+    assert set(BEYOND) <= {path.stem for path in BAD}
+
+
+LINES = [
+    ("cpus: 2", True),
+    ("cpus: 0", False),
+    ("cpus: 256", False),
+    ("cpus: '2'", False),
+    ("cpus: two", False),
+    ("cpus: [2]", False),
+    ("cpus: true", False),
+    ("cpus:", False),
+    ("cpus_max: 2", True),
+    ("cpus_max: 0", False),
+    ("cpus_max: 1.5", False),
+    ("memory: 1GiB", True),
+    ("memory: 1G", True),
+    ("memory: 1GB", False),
+    ("memory: 1073741824", False),
+    ("memory: {size: 1}", False),
+    ("memory: ~", False),
+    ("disk: 1T", True),
+    ("mode: auto", True),
+    ("mode: fast", False),
+    ("mode: Full", False),
+    ("accel: kvm", True),
+    ("accel: xen", False),
+    ("devices: virtio", True),
+    ("image: {name: tiny}", True),
+    ("image: {path: a.raw, format: raw}", True),
+    ("image: {path: a.raw, format: vmdk}", False),
+    ("image: {url: 'https://example.org'}", False),
+    ("image: A B", False),
+    ("image: [a]", False),
+    ("image:", False),
+    ("disks: [{name: a, size: 1G}]", True),
+    ("disks: [{name: a, size: 1G, keep: true}]", True),
+    ("disks: [{name: a}]", False),
+    ("disks: [{name: a, size: 1G, keep: yes}]", False),
+    ("disks: [{name: A, size: 1G}]", False),
+    ("disks: {name: a, size: 1G}", False),
+    ("disks: [a]", False),
+    ("disks: [" + ", ".join(f"{{name: d{n}, size: 1G}}" for n in range(17)) + "]", False),
+    ("cdroms: [a.iso]", True),
+    ("cdroms: ['']", False),
+    ("cdroms: [~]", False),
+    ("cdroms: a.iso", False),
+    ("networks: []", True),
+    ("networks: [{}]", True),
+    ("networks: [{kind: nat, mac: '52:54:00:00:00:01', address: 10.0.0.1}]", True),
+    ("networks: [{kind: vlan}]", False),
+    ("networks: [{mac: x}]", False),
+    ("networks: [{kind: nat, address: 1.2.3}]", False),
+    ("networks: [{kind: bridge, bridge: br0}]", True),
+    ("networks: [{kind: bridge, bridge: 'br 0'}]", False),
+    ("forwards: [{host: 1, guest: 65535}]", True),
+    ("forwards: [{host: 0, guest: 1}]", False),
+    ("forwards: [{host: 1, guest: 65536}]", False),
+    ("forwards: [{host: 1}]", False),
+    ("forwards: ['80:80']", False),
+    ("forwards: [{host: 1, guest: 1, protocol: sctp}]", False),
+    ("forwards: [{host: 1, guest: 1, host_address: localhost}]", False),
+    ("nested: true", True),
+    ("nested: yes", False),
+    ("nested: 1", False),
+    ("ready: {}", True),
+    ("ready: {when: running, timeout: 5m}", True),
+    ("ready: {when: agent}", False),
+    ("ready: {pattern: ''}", False),
+    ("ready: {timeout: 5}", False),
+    ("ready: 5m", False),
+    ("firmware: uefi-secure", True),
+    ("firmware: efi", False),
+    ("tpm: true", True),
+    ("display: vnc", True),
+    ("display: spice", False),
+    ("autostart: false", True),
+    ("description: some text", True),
+    ('description: "two\\nlines"', False),
+    ("count: 999", True),
+    ("count: 1000", False),
+    ("needs: []", True),
+    ("needs: x", False),
+    ("project: lab", True),
+    ("project: La b", False),
+    ("project: '123'", False),
+    ("name: web-1", True),
+    ("name: '-web'", False),
+    ("name: 123e4567-e89b-12d3-a456-426614174000", False),
+    ("mounts: []", False),
+    ("memroy: 1G", False),
+    ("defaults: {}", False),
+    ("vms: {a: {image: x}}", False),
+]
+
+
+@pytest.mark.parametrize(("line", "good"), LINES, ids=[line[:40] for line, _ in LINES])
+def test_loader_and_schema_agree_on_a_line(tmp_path, line, good):
+    path = tmp_path / "vmctl.yaml"
+    path.write_text(f"{'' if line.startswith('image') else 'image: tiny'}\n{line}\n")
+    try:
+        load.load(path)
+        loaded = True
+    except problems.SpecError:
+        loaded = False
+    assert (loaded, fits(path)) == (good, good)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("vms: {a: {image: x}}", True),
+        ("vms: {a: , b: {}}\ndefaults: {image: x}", True),
+        ("vms: {a: {image: x, memory: 1}}", False),
+        ("vms: {A: {image: x}}", False),
+        ("vms: {'1': {image: x}}", False),
+        ("vms: {a: []}", False),
+        ("vms: {}", False),
+        ("vms: []", False),
+        ("vms:", False),
+        ("vms: {a: {image: x, name: b}}", False),
+        ("vms: {a: {image: x, vms: {}}}", False),
+        ("vms: {a: {image: x}}\nmemory: 1GiB", False),
+        ("vms: {a: {image: x}}\ndefaults: {memory: 1}", False),
+        ("vms: {a: {image: x}}\ndefaults: {name: x}", False),
+        ("vms: {a: {image: x}}\ndefaults:", False),
+        ("vms: {a: {image: x}}\nproject: shop", True),
+        ("{}", False),
+    ],
+)
+def test_loader_and_schema_agree_on_a_file(tmp_path, text, good):
+    path = tmp_path / "vmctl.yaml"
+    path.write_text(text + "\n")
+    try:
+        load.load(path)
+        loaded = True
+    except problems.SpecError:
+        loaded = False
+    assert loaded is good
+    if text != "{}":  # that something must be there to start from is beyond the schema
+        assert fits(path) is good
