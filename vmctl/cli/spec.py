@@ -91,7 +91,7 @@ def init(file: str, force: bool) -> None:
     except FileExistsError:
         raise errors.ConflictError(
             f"The file {shown} is there already.",
-            hint=f"To write over it: vmctl init --force {file}",
+            hint=f"To write over it: vmctl init --force {_argument(file)}".rstrip(),
         ) from None
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)

@@ -11,14 +11,13 @@ from vmctl.deadline import Deadline
 from vmctl.guest import console_log
 from vmctl.machine.model import Accel, Machine
 from vmctl.machine.observed import State
+from vmctl.spec.pattern import LONGEST_LINE
 
 _POLL = 0.05
 _STATE_EVERY = 10
 """Polls of the log for each question to libvirt."""
 
-_KEPT = 8192
-"""Characters of output in which a pattern may span reads."""
-
+_KEPT_LINES = 20
 _TAIL_LINES = 15
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
 
@@ -33,12 +32,13 @@ class Watch:
         self._follower = console_log.Follower(self._log, offset)
         self._state = state
         self._pattern = re.compile(machine.ready.pattern) if machine.ready.pattern else None
-        self._text = ""
+        self._lines = [""]
+        self._matched = False
 
     @property
     def last_seen(self) -> str:
         """The last line with something in it."""
-        return next((line for line in reversed(self._text.splitlines()) if line.strip()), "")
+        return next((line for line in reversed(self._lines) if line.strip()), "")
 
     def wait(
         self, deadline: Deadline, seen: Callable[[str], None], cancelled: Callable[[], bool]
@@ -67,14 +67,21 @@ class Watch:
             deadline.pause(_POLL)
 
     def _ready(self) -> bool:
-        self._read()
-        assert self._pattern is not None
-        return self._pattern.search(self._text) is not None
+        """Read what came and look at each line, the unfinished last one included."""
+        added = self._follower.read().decode("utf-8", "replace").replace("\r", "")
+        if not added:
+            return self._matched
+        begun, *others = added.split("\n")
+        fresh = [self._lines[-1] + begun, *others]
+        for line in fresh:
+            self._judge(line[:LONGEST_LINE])
+        self._lines = [*self._lines[:-1], *fresh][-_KEPT_LINES:]
+        return self._matched
 
-    def _read(self) -> None:
-        added = self._follower.read().decode("utf-8", "replace")
-        self._text = (self._text[-_KEPT:] + added).replace("\r\n", "\n")
-        panic = _PANIC.search(self._text)
+    def _judge(self, line: str) -> None:
+        if self._pattern is not None and self._pattern.search(line):
+            self._matched = True
+        panic = _PANIC.search(line)
         if panic is not None:
             raise self._failure(f"the guest panicked ({panic[0][:200]})")
 
@@ -83,8 +90,7 @@ class Watch:
         if state in (State.CRASHED, State.FAILED):
             raise self._failure(reason)
         if not state.active:
-            self._read()
-            if self._pattern is not None and self._pattern.search(self._text):
+            if self._ready():
                 return
             raise self._failure(f"the guest ended before it was ready ({reason or state})")
 

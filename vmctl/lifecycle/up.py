@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -52,7 +53,7 @@ def run(request: Request) -> Iterator[Event]:
             space = _open(request, create_store=True)
         todo = _plan(site, space)
         yield from _orphans(site, todo, remove=request.remove_orphans)
-        text = (str(space.document.path), space.document.text)
+        text = (os.path.abspath(space.document.path), space.document.text)
         machines = resolve.by_name(space.machines)
 
         def work(name: str, worker: Worker) -> None:

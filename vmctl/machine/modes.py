@@ -54,7 +54,7 @@ def choose(wish: Wish, kvm: Verdict, drivers: frozenset[str] | None) -> Choice:
     if not wish.automatic:
         mode = Mode(wish.mode)
         require(mode, kvm)
-        return Choice(mode, f"asked for: {MEANING[mode]}")
+        return Choice(mode, f"{MEANING[mode]} (asked for by name)")
     accel, why, loud = _accel(wish, kvm)
     devices = wish.devices or Devices.VIRTIO
     if wish.devices is None and drivers is not None and "virtio" not in drivers:
