@@ -12,7 +12,7 @@ from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.guest import console_log, readiness
 from vmctl.machine.model import Machine, Ready
-from vmctl.machine.observed import State
+from vmctl.machine.state import State
 
 PATIENCE = 20.0
 

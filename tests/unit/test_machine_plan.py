@@ -6,12 +6,13 @@ import pathlib
 import pytest
 
 from tests import replay
-from vmctl import errors
+from vmctl import errors, sizes
 from vmctl.machine import compare, plan
 from vmctl.machine.compare import Effect
 from vmctl.machine.model import Disk, Forward, Machine
-from vmctl.machine.observed import Observed, State
+from vmctl.machine.observed import Observed
 from vmctl.machine.plan import Action
+from vmctl.machine.state import State
 from vmctl.machine.xml import domain
 
 
@@ -147,7 +148,7 @@ def test_differences_go_by_identity_not_by_position(machine: Machine) -> None:
     assert paths == [f"disks[{first.name}].keep"]
     gone = dataclasses.replace(machine, disks=(second,))
     (change,) = compare.differences(before, gone)
-    assert str(change) == f"disks[{first.name}]: {compare.size(first.size)} -> nothing"
+    assert str(change) == f"disks[{first.name}]: {sizes.text(first.size)} -> nothing"
 
 
 def test_forwards_are_told_one_by_one(machine: Machine) -> None:
@@ -175,11 +176,11 @@ def test_waves_refuse_a_cycle(machine: Machine) -> None:
 
 
 def test_sizes_read_as_they_are_written() -> None:
-    assert [compare.size(value) for value in (1 << 30, 512 << 20, 1 << 40, 1000)] == [
+    assert [sizes.text(value) for value in (1 << 30, 512 << 20, 1 << 40, 1000)] == [
         "1GiB",
         "512MiB",
         "1TiB",
-        "1000B",
+        "1000 bytes",
     ]
 
 

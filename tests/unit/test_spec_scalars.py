@@ -3,6 +3,7 @@
 import pytest
 from pydantic_core import PydanticCustomError
 
+from vmctl import sizes
 from vmctl.spec import model, pattern, scalars
 from vmctl.spec.nodes import Plain
 from vmctl.spec.validation import similar
@@ -140,7 +141,7 @@ def test_a_quoted_number_is_no_number():
 
 @pytest.mark.parametrize("size", [1, 1024, 1 << 30, 3 << 29, 1 << 40])
 def test_a_size_is_written_as_people_do(size):
-    text = scalars.size_text(size)
+    text = sizes.text(size)
     assert text in ("1 bytes", "1KiB", "1GiB", "1536MiB", "1TiB")
 
 

@@ -12,7 +12,8 @@ from vmctl.cli import completion
 from vmctl.cli import context as contexts
 
 if TYPE_CHECKING:
-    from vmctl.lifecycle.listing import Row
+    from vmctl.lifecycle.roster import Row
+    from vmctl.store.layout import Layout
 
 _FOLLOW_POLL = 0.1
 
@@ -28,13 +29,13 @@ def ps(context: contexts.Context, spec: str | None, everything: bool, as_json: b
     Without SPEC: the project of ./vmctl.yaml where there is one, else all.
     """
     from vmctl.hypervisor import connection as connections
-    from vmctl.lifecycle import listing
+    from vmctl.lifecycle import roster
     from vmctl.store.layout import Layout
 
     layout = Layout.default()
-    project = "" if everything else _project(spec)
+    project = "" if everything else _project(spec, layout)
     with connections.opened(context.uri, layout) as connection:
-        rows = list(listing.rows(connection, layout, project=project))
+        rows = list(roster.rows(connection, layout, project=project))
     if as_json:
         from vmctl.ui import json_out
 
@@ -43,10 +44,15 @@ def ps(context: contexts.Context, spec: str | None, everything: bool, as_json: b
         _show(rows)
 
 
-def _project(spec: str | None) -> str:
+def _project(spec: str | None, layout: Layout) -> str:
     """Return the project to list, or nothing for all."""
     if spec is None and not pathlib.Path("vmctl.yaml").exists():
         return ""
+    from vmctl.lifecycle import roster
+
+    known = roster.project_of(layout, spec or "vmctl.yaml")
+    if known:
+        return known
     from vmctl.lifecycle import targets
     from vmctl.spec import load
 
@@ -54,7 +60,7 @@ def _project(spec: str | None) -> str:
 
 
 def _show(rows: list[Row]) -> None:
-    from vmctl.machine import compare
+    from vmctl import sizes
     from vmctl.ui import table
 
     table.show(
@@ -67,7 +73,7 @@ def _show(rows: list[Row]) -> None:
                 row.mode,
                 row.image,
                 row.cpus,
-                compare.size(row.memory),
+                sizes.text(row.memory),
             )
             for row in rows
         ],

@@ -10,7 +10,7 @@ from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.guest import console_log
 from vmctl.machine.model import Accel, Machine
-from vmctl.machine.observed import State
+from vmctl.machine.state import State
 from vmctl.spec.pattern import LONGEST_LINE
 
 _POLL = 0.05

@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import os
 import threading
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import libvirt
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.hypervisor import daemon, failures
+from vmctl.hypervisor import failures
 from vmctl.store.layout import Layout
 
 SYSTEM = "qemu:///system"
@@ -69,12 +68,12 @@ class Connection:
 
     def offers_kvm(self) -> bool:
         """Tell whether libvirt itself lists KVM for x86-64 guests."""
-        kinds = self._capabilities().iterfind("guest/arch[@name='x86_64']/domain")
-        return any(kind.get("type") == "kvm" for kind in kinds)
+        import xml.etree.ElementTree as ET
 
-    def _capabilities(self) -> ET.Element:
         with failures.translated("ask libvirt for its capabilities"):
-            return ET.fromstring(self.handle.getCapabilities())  # noqa: S314  (libvirt's own)
+            text = self.handle.getCapabilities()
+        kinds = ET.fromstring(text).iterfind("guest/arch[@name='x86_64']/domain")  # noqa: S314
+        return any(kind.get("type") == "kvm" for kind in kinds)
 
 
 def _version(number: int) -> tuple[int, int, int]:
@@ -105,6 +104,8 @@ def connect(uri: str, layout: Layout, deadline: Deadline) -> Connection:
     try:
         return Connection(libvirt.open(uri), uri)
     except libvirt.libvirtError as problem:
+        from vmctl.hypervisor import daemon
+
         if not _no_daemon(problem) or uri != SYSTEM or not daemon.startable():
             raise _unreachable(uri, problem) from None
     daemon.start(layout, deadline)

@@ -5,87 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import libvirt
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.hypervisor import failures, monitor
+from vmctl.hypervisor import bulk, failures, monitor
 from vmctl.hypervisor.connection import Connection
-from vmctl.machine.observed import State
+from vmctl.machine.state import State
 
 _POLL = 0.05
-_STATES = {
-    libvirt.VIR_DOMAIN_RUNNING: State.RUNNING,
-    libvirt.VIR_DOMAIN_BLOCKED: State.RUNNING,
-    libvirt.VIR_DOMAIN_PAUSED: State.PAUSED,
-    libvirt.VIR_DOMAIN_SHUTDOWN: State.STOPPING,
-    libvirt.VIR_DOMAIN_SHUTOFF: State.STOPPED,
-    libvirt.VIR_DOMAIN_CRASHED: State.CRASHED,
-    libvirt.VIR_DOMAIN_PMSUSPENDED: State.PAUSED,
-}
-_REASONS = {
-    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED): "QEMU ended unexpectedly",
-    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED): "it failed to start",
-    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED): "forced off",
-    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN): "shut down",
-    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED): "saved",
-    (libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_CRASHED_PANICKED): "the guest panicked",
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER): "paused by hand",
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): (
-        "a disk cannot be written (is the host's disk full?)"
-    ),
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): "the guest panicked",
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP): "starting",
-}
 _STALE_WHILE_LEAVING = {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """One domain of a bulk listing; `numbers` are libvirt's statistics."""
-
-    name: str
-    uuid: str
-    id: int
-    state: State
-    reason: str
-    numbers: dict[str, Any]
-
-
-def summaries(connection: Connection, *, statistics: bool = False) -> list[Summary]:
-    """Return all domains with one call; with `statistics` their usage too.
-
-    NOWAIT: a domain that is busy with a long job would block the call for 30 s.
-    """
-    wanted = libvirt.VIR_DOMAIN_STATS_STATE
-    if statistics:
-        wanted |= (
-            libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
-            | libvirt.VIR_DOMAIN_STATS_BALLOON
-            | libvirt.VIR_DOMAIN_STATS_VCPU
-        )
-    with failures.translated("list the machines"):
-        if not connection.real:
-            return [_summary(domain, {}) for domain in connection.handle.listAllDomains()]
-        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-        found = connection.handle.getAllDomainStats(wanted, flags)
-        return [_summary(domain, numbers) for domain, numbers in found]
-
-
-def _summary(domain: libvirt.virDomain, numbers: dict[str, Any]) -> Summary:
-    number, reason = numbers.get("state.state"), numbers.get("state.reason", 0)
-    if number is None:
-        number, reason = domain.state()
-    return Summary(
-        name=domain.name(),
-        uuid=domain.UUIDString(),
-        id=domain.ID(),
-        state=_STATES.get(number, State.STOPPED),
-        reason=_REASONS.get((number, reason), ""),
-        numbers=numbers,
-    )
 
 
 def find(connection: Connection, name: str) -> libvirt.virDomain | None:
@@ -158,10 +88,10 @@ def state(domain: libvirt.virDomain) -> tuple[State, str]:
         if failures.code(problem) == libvirt.VIR_ERR_NO_DOMAIN:
             return State.ABSENT, ""
         raise failures.translate(problem, f"ask for the state of '{domain.name()}'") from None
-    reason_text = _REASONS.get((number, reason), "")
+    reason_text = bulk.REASONS.get((number, reason), "")
     if (number, reason_text) == (libvirt.VIR_DOMAIN_PAUSED, "the guest panicked"):
         return State.CRASHED, reason_text
-    return _STATES.get(number, State.STOPPED), reason_text
+    return bulk.STATES.get(number, State.STOPPED), reason_text
 
 
 def define(connection: Connection, xml: str, *, autostart: bool) -> libvirt.virDomain:

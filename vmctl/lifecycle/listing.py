@@ -1,9 +1,8 @@
-"""What `ps` and `status` show: bulk calls for the many, details for the one."""
+"""What `status` shows: everything about one machine."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
 from typing import Any
 
 from vmctl import errors
@@ -12,61 +11,10 @@ from vmctl.hypervisor.connection import Connection
 from vmctl.lifecycle import observe, removal
 from vmctl.machine import plan
 from vmctl.machine.model import Accel, Machine, NicKind
-from vmctl.machine.observed import Observed, State
+from vmctl.machine.observed import Observed
+from vmctl.machine.state import State
 from vmctl.store import records
 from vmctl.store.layout import Layout
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One machine in a list; memory in bytes."""
-
-    name: str
-    project: str
-    state: State
-    reason: str
-    ready: bool
-    mode: str
-    image: str
-    cpus: int
-    memory: int
-    spec: str
-
-
-def rows(
-    connection: Connection, layout: Layout, *, project: str = "", names: Collection[str] = ()
-) -> Iterator[Row]:
-    """Yield the store's machines on this connection, with one bulk call to libvirt.
-
-    Which domains are vmctl's own is read from the store: asking libvirt for each one's metadata
-    would cost a call each. Name and UUID must both match.
-    """
-    there = {summary.name: summary for summary in domains.summaries(connection)}
-    for record in records.every(layout):
-        if record.uri != connection.uri or (project and record.project != project):
-            continue
-        if names and record.name not in names:
-            continue
-        summary = there.get(record.name)
-        ours = summary is not None and summary.uuid == record.uuid
-        state, reason = State.ABSENT, "it has files but no domain; see vmctl status"
-        if summary is not None and ours:
-            state, reason = summary.state, summary.reason
-            if state is State.PAUSED and not reason:
-                state, reason = domains.state(domains.get(connection, record.name))
-        running = state is State.RUNNING and summary is not None
-        yield Row(
-            name=record.name,
-            project=record.project,
-            state=state,
-            reason=reason,
-            ready=running and record.ready and summary is not None and summary.id == record.boot_id,
-            mode=record.mode,
-            image=record.image,
-            cpus=record.cpus,
-            memory=record.memory,
-            spec=record.spec,
-        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

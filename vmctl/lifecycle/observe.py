@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from vmctl.hypervisor import domains
 from vmctl.hypervisor.connection import Connection
-from vmctl.machine.observed import Observed, State
+from vmctl.machine.observed import Observed
+from vmctl.machine.state import State
 from vmctl.machine.xml import domain as domain_xml
 from vmctl.store import records
 from vmctl.store.layout import Layout

@@ -15,7 +15,8 @@ from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine import plan
 from vmctl.machine.model import Accel, Machine
-from vmctl.machine.observed import Observed, State
+from vmctl.machine.observed import Observed
+from vmctl.machine.state import State
 from vmctl.store.layout import Layout
 
 STOP_SECONDS = 60.0

@@ -17,7 +17,7 @@ from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
 from vmctl.images import build, qcow2
 from vmctl.machine.model import Disk, Display, Forward, Image, Machine, NicKind
-from vmctl.machine.observed import State
+from vmctl.machine.state import State
 from vmctl.machine.xml import domain as domain_xml
 from vmctl.machine.xml import interface
 from vmctl.store import files, locks, records

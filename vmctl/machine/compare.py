@@ -7,6 +7,7 @@ import enum
 from collections.abc import Iterator
 from typing import Any
 
+from vmctl import sizes
 from vmctl.machine.model import Disk, Forward, Machine, Nic
 
 
@@ -105,13 +106,13 @@ def _present(item: object) -> str:
     if item is None:
         return ""
     if isinstance(item, Disk):
-        return size(item.size)
+        return sizes.text(item.size)
     return str(getattr(item, "kind", "") or getattr(item, "guest", ""))
 
 
 def _show(name: str, value: object) -> str:
     if name in _SIZES and isinstance(value, int):
-        return size(value)
+        return sizes.text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -121,11 +122,3 @@ def _show(name: str, value: object) -> str:
             f"{field.name} {getattr(value, field.name)}" for field in dataclasses.fields(value)
         )
     return str(value)
-
-
-def size(value: int) -> str:
-    """Return bytes as people write them in a spec: the largest unit that divides them."""
-    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if value and value % (1 << power) == 0:
-            return f"{value >> power}{unit}"
-    return f"{value}B"

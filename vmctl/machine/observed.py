@@ -3,27 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 
+from vmctl.machine.state import State
 from vmctl.machine.xml.domain import ReadBack
-
-
-class State(enum.StrEnum):
-    """Where a machine is in its life."""
-
-    ABSENT = "absent"
-    STOPPED = "stopped"
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPING = "stopping"
-    SAVED = "saved"
-    CRASHED = "crashed"
-    FAILED = "failed"
-
-    @property
-    def active(self) -> bool:
-        """True while a QEMU process exists."""
-        return self not in (State.ABSENT, State.STOPPED, State.SAVED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

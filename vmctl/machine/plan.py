@@ -10,7 +10,8 @@ from vmctl import errors
 from vmctl.machine import compare
 from vmctl.machine.compare import Difference, Effect
 from vmctl.machine.model import Machine, NicKind
-from vmctl.machine.observed import Observed, State
+from vmctl.machine.observed import Observed
+from vmctl.machine.state import State
 
 
 class Action(enum.StrEnum):
@@ -222,20 +223,20 @@ def refuse_broken(observed: Observed) -> None:
 def refuse_shrinking(observed: Observed, machine: Machine) -> None:
     """Raise UsageError where a disk would become smaller."""
     assert observed.current is not None
-    sizes = {disk.name: disk.size for disk in observed.current.machine.disks}
+    present = {disk.name: disk.size for disk in observed.current.machine.disks}
     for disk in machine.disks:
-        before = sizes.get(disk.name, 0)
+        before = present.get(disk.name, 0)
         if disk.size < before:
             raise errors.UsageError(
-                f"Disk '{disk.name}' of machine '{machine.name}' has {compare.size(before)} and "
-                f"the spec says {compare.size(disk.size)}; a disk never shrinks.",
-                hint=f"Write size: {compare.size(before)}, or make the machine anew.",
+                f"Disk '{disk.name}' of machine '{machine.name}' has {sizes.text(before)} and "
+                f"the spec says {sizes.text(disk.size)}; a disk never shrinks.",
+                hint=f"Write size: {sizes.text(before)}, or make the machine anew.",
             )
         if before and disk.size > before:
             raise errors.UsageError(
-                f"Disk '{disk.name}' of machine '{machine.name}' has {compare.size(before)} and "
-                f"the spec says {compare.size(disk.size)}; growing a disk is not supported yet.",
-                hint=f"Write size: {compare.size(before)}, or make the machine anew.",
+                f"Disk '{disk.name}' of machine '{machine.name}' has {sizes.text(before)} and "
+                f"the spec says {sizes.text(disk.size)}; growing a disk is not supported yet.",
+                hint=f"Write size: {sizes.text(before)}, or make the machine anew.",
             )
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from vmctl.spec import nodes, problems, scalars
+from vmctl import sizes
+from vmctl.spec import nodes, problems
 from vmctl.spec.model import (
     MOST_MACHINES,
     ForwardSpec,
@@ -58,8 +59,8 @@ def _room(spec: MachineSpec) -> Iterator[Objection]:
         yield Objection(("cpus_max",), message)
     if spec.memory_max is not None and spec.memory_max < spec.memory:
         message = (
-            f"memory_max is {scalars.size_text(spec.memory_max)}, "
-            f"less than memory, which is {scalars.size_text(spec.memory)}"
+            f"memory_max is {sizes.text(spec.memory_max)}, "
+            f"less than memory, which is {sizes.text(spec.memory)}"
         )
         yield Objection(("memory_max",), message)
 

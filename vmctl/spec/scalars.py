@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from vmctl import sizes
 from vmctl.spec import nodes, pattern, problems
 
 LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -27,7 +28,6 @@ SAFE_TEXT = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LEAST_MEMORY = 16 << 20
 _MOST_MEMORY = 16 << 40
@@ -133,17 +133,9 @@ def _size(value: object) -> int:
     if re.fullmatch(SIZE, text):
         number = re.match("[0-9]+", text)
         assert number is not None
-        return int(number.group()) * _UNITS[text[number.end()]]
+        return int(number.group()) * sizes.UNITS[text[number.end()]]
     wanted = f"must be a size such as 512MiB or 4GiB; got {shown(text)}"
     raise refusal("size", wanted, _size_hint(text))
-
-
-def size_text(size: int) -> str:
-    """Return a size in bytes as people write it, in the largest unit that fits."""
-    for unit in reversed(_UNITS):
-        if size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]}{unit}iB"
-    return f"{size} bytes"
 
 
 def _size_hint(text: str) -> str:
@@ -169,11 +161,12 @@ def _disk_size(value: object) -> int:
 def _within(value: object, size: int, least: int, most: int) -> int:
     if least <= size <= most:
         return size
-    limits = f"at least {size_text(least)} and at most {size_text(most)}"
+    limits = f"at least {sizes.text(least)} and at most {sizes.text(most)}"
     raise refusal("range", f"must be {limits}; got {shown(value)}")
 
 
 def duration(value: object) -> float:
+    """Return the seconds of a duration such as 90s; raises ValueError."""
     if isinstance(value, float):
         return value  # from Python: a file holds text only
     text = _text(value)

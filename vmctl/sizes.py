@@ -1,0 +1,14 @@
+"""Sizes in bytes, as people write them."""
+
+from __future__ import annotations
+
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+"""Binary, as in QEMU."""
+
+
+def text(size: int) -> str:
+    """Return a size in bytes in the largest unit that divides it."""
+    for unit in reversed(UNITS):
+        if size and size % UNITS[unit] == 0:
+            return f"{size // UNITS[unit]}{unit}iB"
+    return f"{size} bytes"
