@@ -93,7 +93,7 @@ def _define(
         removal.clear_interrupted_creation(site, machine, observed)
         records.begin(place, "up", digest=machine.digest, keep=removal.kept(machine))
         steps.write_files(site, machine, text)
-        steps.make_disks(machine)
+        steps.make_disks(machine, running=observed.state.active)
         current = observed.current
         steps.define(
             site,

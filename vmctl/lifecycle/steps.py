@@ -76,21 +76,23 @@ def write_files(site: Site, machine: Machine, spec: bytes) -> None:
         files.write(place.vnc_password, password.encode())
 
 
-def make_disks(machine: Machine) -> None:
+def make_disks(machine: Machine, *, running: bool) -> None:
     """Make the disks that are not there yet; one that is there must fit.
 
-    Raises ConflictError for a file that is no disk of this machine.
+    Those of a running machine are in use, and no others. Raises ConflictError for a file that is
+    no disk of this machine.
     """
     deadline = Deadline.after(_DISK_SECONDS)
     for disk in machine.disks:
         path = pathlib.Path(disk.file)
         if path.exists():
+            if running:
+                continue
             _require_fitting(machine, disk, deadline)
         elif disk.base:
-            base = pathlib.Path(disk.base)
-            qcow2.create_overlay(path, base, disk.base_format, disk.size)
+            qcow2.create_overlay(path, disk.base, disk.base_format, disk.size, deadline)
         else:
-            qcow2.create_blank(path, disk.size)
+            qcow2.create_blank(path, disk.size, deadline)
         if machine.qemu_owner:
             uid, gid = (int(part) for part in machine.qemu_owner.replace("+", "").split(":"))
             os.chown(path, uid, gid, follow_symlinks=False)

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable, Mapping
 
-from vmctl import errors
+from vmctl import errors, sizes
 from vmctl.machine import compare
 from vmctl.machine.compare import Difference, Effect
 from vmctl.machine.model import Machine, NicKind
