@@ -24,6 +24,7 @@ TINY = Image(
     name="tiny",
     digest="0" * 64,
     kernel=f"{STORE}/images/{'0' * 64}/kernel",
+    efi_kernel=f"{STORE}/images/{'0' * 64}/bzimage",
     initrd=f"{STORE}/images/{'0' * 64}/initrd",
     cmdline="console=ttyS0",
     drivers=ALL_DRIVERS,

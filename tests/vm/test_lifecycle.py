@@ -108,12 +108,12 @@ def test_a_guest_that_ignores_the_button_is_forced_only_when_asked(site: Site) -
 def test_down_leaves_nothing_but_what_is_kept(site: Site, guest_uri: libvirt.virConnect) -> None:
     path, name = site.spec(
         "accel: tcg\ndevices: virtio\n"
-        "disks: [{name: scratch, size: 16MiB}, {name: data, size: 16MiB, keep: true}]\n"
+        "disks: [{name: data, size: 16MiB, keep: true}, {name: scratch, size: 16MiB}]\n"
     )
     site.run("up", path)
     place = site.home / "machines" / name
-    site.console(name, "echo precious > /mnt/data/file; sync")
-    assert site.console(name, "cat /mnt/data/file") == "precious"
+    site.console(name, "echo precious > /data/file; sync")
+    assert site.console(name, "cat /data/file") == "precious"
     denied = site.run("down", name, status=2)
     assert "-y" in denied.err
     site.run("down", "-y", path)
@@ -122,7 +122,7 @@ def test_down_leaves_nothing_but_what_is_kept(site: Site, guest_uri: libvirt.vir
         guest_uri.lookupByName(name)
     site.run("down", "-y", path)
     site.run("up", path)
-    assert site.console(name, "cat /mnt/data/file") == "precious"
+    assert site.console(name, "cat /data/file") == "precious"
     site.run("down", "-y", "--delete-kept", name)
     assert not place.exists()
     site.run("down", "-y", name, status=3)

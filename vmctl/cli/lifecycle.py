@@ -124,7 +124,7 @@ def _show_result(context: contexts.Context, path: pathlib.Path, *, as_json: bool
 
     layout = Layout.default()
     with connections.opened(context.uri, layout) as connection:
-        found = [listing.details(connection, layout, name) for name in targets.names([f"./{path}"])]
+        found = [listing.details(connection, layout, name) for name in targets.in_spec(path)]
     if as_json:
         json_out.emit([details.as_dict() for details in found])
     elif not context.quiet:

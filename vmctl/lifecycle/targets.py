@@ -48,8 +48,13 @@ def names(words: Iterable[str], *, allow_outside: bool = True) -> list[str]:
     found: dict[str, None] = {}
     for word in chosen:
         if is_file(word):
-            document = load.load(pathlib.Path(word), allow_outside=allow_outside)
-            found.update(dict.fromkeys(spec.name for spec in document.machines))
+            found.update(dict.fromkeys(in_spec(pathlib.Path(word), allow_outside=allow_outside)))
         else:
             found[word] = None
     return list(found)
+
+
+def in_spec(path: pathlib.Path, *, allow_outside: bool = True) -> list[str]:
+    """Return the names of a spec's machines."""
+    document = load.load(path, allow_outside=allow_outside)
+    return [spec.name for spec in document.machines]

@@ -100,8 +100,9 @@ class Image:
     """A read-only base: a disk, or a kernel with its initramfs, or both.
 
     `digest` is the sha256 (hex) of the content; empty while the image is not in the store, and then
-    the paths are where it would lie. `drivers` says what the kernel can drive (virtio, ahci, ide,
-    e1000, e1000e). `size` is the virtual size of the disk in bytes.
+    the paths are where it would lie. `efi_kernel` is the same kernel in the form that UEFI firmware
+    starts (bzImage), where `kernel` is another. `drivers` says what the kernel can drive (virtio,
+    ahci, ide, e1000, e1000e). `size` is the virtual size of the disk in bytes.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Image:
     disk: str = ""
     disk_format: DiskFormat = DiskFormat.QCOW2
     kernel: str = ""
+    efi_kernel: str = _aside("")
     initrd: str = ""
     cmdline: str = ""
     size: int = _aside(0)

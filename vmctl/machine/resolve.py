@@ -143,7 +143,8 @@ class _Resolution:
             vsock=choice.mode is Mode.PARAVIRT and around.facts.vhost_vsock and not around.session,
             host_cpu=self._host_cpu(choice.mode),
             emulator=around.facts.emulator or DEFAULT_EMULATOR,
-            qemu_owner=around.qemu_owner,
+            # The TPM emulator's socket has an owner that only libvirt's own labelling changes.
+            qemu_owner="" if spec.tpm else around.qemu_owner,
             why=choice.why,
             fallback=choice.loud,
             remedy=choice.hint,
@@ -162,9 +163,12 @@ class _Resolution:
         if self.spec.image is None:
             return None
         try:
-            return self.around.images(self.spec.image)
+            image = self.around.images(self.spec.image)
         except errors.NotFoundError as problem:
             raise self.problem("image", problem.message, problem.hint) from None
+        if self.firmware is not Firmware.BIOS and image.efi_kernel:
+            return dataclasses.replace(image, kernel=image.efi_kernel)
+        return image
 
     def _choice(self, image: Image | None) -> modes.Choice:
         spec = self.spec

@@ -36,6 +36,16 @@ def write(machine: Machine, out: Writer) -> None:
         threads="1",
         why="always: one socket; a flat topology of many sockets costs up to half the speed",
     )
+    if machine.accel is Accel.TCG:
+        # Seen with QEMU 7.2, OVMF and Linux 6.1: with la57 and without svm, system calls in the
+        # guest return wrong values.
+        out.add(
+            cpu,
+            "feature",
+            policy="disable",
+            name="la57",
+            why="accel tcg: QEMU runs guests with 5-level page tables wrongly (and more slowly)",
+        )
     if machine.mode is Mode.PARAVIRT:
         out.add(cpu, "cache", mode="passthrough", why="mode paravirt: the host's real cache sizes")
     _write_nesting(machine, out, cpu)
