@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import pathlib
+from collections.abc import Iterator
 
 import libvirt
 
@@ -15,6 +16,7 @@ from vmctl.machine.model import Nic, NicKind
 from vmctl.machine.xml import network as network_xml
 
 _ROUTES = pathlib.Path("/proc/net/route")
+_GONE = {libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_OPERATION_INVALID}
 
 
 def ensure(connection: Connection, kind: NicKind) -> None:
@@ -24,22 +26,31 @@ def ensure(connection: Connection, kind: NicKind) -> None:
     cannot start it.
     """
     name = network_xml.NAMES[kind]
-    network = _find(connection, name)
     with failures.translated(f"make network '{name}'"):
-        if network is None:
-            subnet = network_xml.free_subnet(_taken(connection))
-            if subnet is None:
-                raise errors.HostError(
-                    "No subnet of 192.168.0.0/16 is free for a network of vmctl's own.",
-                    hint="See what is in use: ip route; virsh net-list --all",
-                )
-            network = connection.handle.networkDefineXML(network_xml.write(kind, subnet).text())
-        elif network_xml.read(network.XMLDesc())[0] is not kind:
+        network = _find(connection, name) or _define(connection, kind)
+        if network_xml.read(network.XMLDesc())[0] is not kind:
             raise errors.ConflictError(
                 f"A libvirt network '{name}' exists that vmctl did not make; it is left alone.",
                 hint=f"Rename or remove it: virsh net-edit {name}",
             )
     _start(network, name)
+
+
+def _define(connection: Connection, kind: NicKind) -> libvirt.virNetwork:
+    subnet = network_xml.free_subnet(_taken(connection))
+    if subnet is None:
+        raise errors.HostError(
+            "No subnet of 192.168.0.0/16 is free for a network of vmctl's own.",
+            hint="See what is in use: ip route; virsh net-list --all",
+        )
+    try:
+        return connection.handle.networkDefineXML(network_xml.write(kind, subnet).text())
+    except libvirt.libvirtError:
+        # A vmctl with another store, and so with another lock, was faster.
+        network = _find(connection, network_xml.NAMES[kind])
+        if network is None:
+            raise
+        return network
 
 
 def _start(network: libvirt.virNetwork, name: str) -> None:
@@ -102,17 +113,29 @@ def release(connection: Connection, nic: Nic) -> None:
 
 
 def remove_unused(connection: Connection, name: str) -> None:
-    """Stop and undefine a network of ours that no guest is plugged into."""
+    """Stop and undefine a network of ours that no guest is plugged into; fine if it is gone."""
     network = _find(connection, name)
-    if network is None or network_xml.read(network.XMLDesc())[0] is None:
+    if network is None:
         return
-    with contextlib.suppress(libvirt.libvirtError):
-        if network.isActive() and network.listAllPorts():
+    with _unless_gone(f"remove network '{name}'"):
+        if network_xml.read(network.XMLDesc())[0] is None:
             return
-    with failures.translated(f"remove network '{name}'"):
         if network.isActive():
-            network.destroy()
+            if network.listAllPorts():
+                return
+            with _unless_gone(f"stop network '{name}'"):
+                network.destroy()
         network.undefine()
+
+
+@contextlib.contextmanager
+def _unless_gone(doing: str) -> Iterator[None]:
+    """Take it as success that another vmctl stopped or removed the network meanwhile."""
+    try:
+        yield
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) not in _GONE:
+            raise failures.translate(problem, doing) from None
 
 
 def leases(connection: Connection, network_name: str) -> dict[str, str]:

@@ -9,20 +9,24 @@ import pathlib
 import secrets
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.guest import console_log, readiness
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
-from vmctl.images import build, qcow2
-from vmctl.machine.model import Disk, Display, Forward, Image, Machine, NicKind
+from vmctl.images import build, local, qcow2
+from vmctl.machine.model import Disk, DiskFormat, Display, Forward, Image, Machine, NicKind
 from vmctl.machine.state import State
 from vmctl.machine.xml import domain as domain_xml
 from vmctl.machine.xml import interface
 from vmctl.store import files, locks, records
 from vmctl.store.layout import Layout
 from vmctl.store.records import Record
+
+if TYPE_CHECKING:
+    from vmctl.spec.model import ImageSpec
 
 _BUILD_SECONDS = 1800.0
 _DISK_SECONDS = 120.0
@@ -39,13 +43,17 @@ class Site:
     layout: Layout
 
 
-def build_image(site: Site, image: Image, progress: Callable[..., None]) -> Image:
-    """Build an image that is not in the store yet."""
+def build_image(site: Site, wanted: ImageSpec, progress: Callable[..., None]) -> Image:
+    """Build an image that is not in the store yet, or copy the user's own into it."""
 
     def told(what: str, done: int, total: int) -> None:
         progress(what, done, total)
 
-    return build.ensure(site.layout, image.name, Deadline.after(_BUILD_SECONDS), told)
+    deadline = Deadline.after(_BUILD_SECONDS)
+    if wanted.format is None:
+        return build.ensure(site.layout, wanted.name, deadline, told)
+    format_ = DiskFormat(wanted.format.value)
+    return local.ensure(site.layout, wanted.path, format_, deadline, told)
 
 
 def ensure_networks(site: Site, machine: Machine) -> None:

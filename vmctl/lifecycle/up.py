@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from vmctl import errors
 from vmctl.hypervisor import connection as connections
 from vmctl.lifecycle import execute, observe, removal, schedule, steps, workspace
 from vmctl.lifecycle.events import Event, Note
@@ -14,8 +15,8 @@ from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.lifecycle.workspace import Workspace
 from vmctl.machine import plan, resolve
-from vmctl.machine.model import Image, Machine
 from vmctl.machine.plan import Plan
+from vmctl.spec.model import ImageSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +45,18 @@ def run(request: Request) -> Iterator[Event]:
     and started in the order of their needs, several at a time.
     """
     space = _open(request, create_store=True)
-    absent = _absent_images(space.machines)
+    absent = _absent_images(space)
     with connections.opened(request.uri, space.layout) as connection:
         site = Site(connection, space.layout)
         if absent:
             _plan(site, space)
             yield from _build(site, absent)
             space = _open(request, create_store=True)
+            for name in _absent_images(space):
+                raise errors.ConflictError(
+                    f"The image '{name}' changed again while 'up' was at work.",
+                    hint="Wait until nobody writes to it, then try again.",
+                )
         todo = _plan(site, space)
         yield from _orphans(site, todo, remove=request.remove_orphans)
         text = (os.path.abspath(space.document.path), space.document.text)
@@ -84,18 +90,28 @@ def _plan(site: Site, space: Workspace) -> Plan:
     return todo
 
 
-def _absent_images(machines: Sequence[Machine]) -> dict[str, Image]:
+def _absent_images(space: Workspace) -> dict[str, ImageSpec]:
+    """Return what the spec says of each image that is not in the store, by its name or file."""
+    present = {machine.name: machine.image.present for machine in space.machines if machine.image}
     return {
-        machine.image.name: machine.image
-        for machine in machines
-        if machine.image is not None and not machine.image.present
+        spec.image.name or spec.image.path: spec.image
+        for spec in space.document.machines
+        if spec.image is not None and not present[spec.name]
     }
 
 
-def _build(site: Site, images: dict[str, Image]) -> Iterator[Event]:
+def _build(site: Site, images: dict[str, ImageSpec]) -> Iterator[Event]:
     def work(name: str, worker: Worker) -> None:
-        with worker.step("build image", patient=True) as progress:
-            steps.build_image(site, images[name], progress)
+        what = "build image" if images[name].name else "copy image"
+        with worker.step(what, patient=True) as progress:
+
+            def told(*words: object) -> None:
+                if worker.cancelled and not images[name].name:
+                    # A copy may take minutes; what there is of it is removed.
+                    raise errors.InterruptError("Interrupted.")
+                progress(*words)
+
+            steps.build_image(site, images[name], told)
 
     yield from schedule.carry_out(list(images), {}, work)
 

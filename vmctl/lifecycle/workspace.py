@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ from vmctl.deadline import Deadline
 from vmctl.host import gather, nesting, verdict
 from vmctl.host.facts import HostFacts
 from vmctl.hypervisor import connection as connections
-from vmctl.images import catalog
+from vmctl.images import catalog, local
 from vmctl.machine import resolve
-from vmctl.machine.model import Machine
+from vmctl.machine.model import DiskFormat, Image, Machine
 from vmctl.spec import load
 from vmctl.spec.load import Document
+from vmctl.spec.model import ImageSpec
 from vmctl.store import home, storage
 from vmctl.store.layout import Layout
 
@@ -68,10 +70,17 @@ def surroundings(layout: Layout, uri: str, *, create_store: bool) -> resolve.Sur
         layout=layout,
         storage=storage.examine(layout.home),
         store_id=store_id or _UNMADE_STORE,
-        images=lambda wanted: catalog.find(layout, wanted.name),
+        images=functools.cache(functools.partial(image, layout)),
         session=session,
         qemu_owner=_qemu_owner(facts, session=session),
     )
+
+
+def image(layout: Layout, wanted: ImageSpec) -> Image:
+    """Return the image that a spec means. Raises NotFoundError, RefusedError."""
+    if wanted.format is None:
+        return catalog.find(layout, wanted.name)
+    return local.find(layout, wanted.path, DiskFormat(wanted.format.value))
 
 
 def _qemu_owner(facts: HostFacts, *, session: bool) -> str:

@@ -72,7 +72,9 @@ def _accel(wish: Wish, kvm: Verdict) -> tuple[Accel, str, bool]:
         return wish.accel, f"accel: {wish.accel}", False
     if kvm.usable:
         return Accel.KVM, "KVM works on this host", False
-    return Accel.TCG, f"KVM cannot be used: {kvm.cause}", True
+    # The whole cause takes a paragraph; `doctor` tells it.
+    cause = kvm.cause.partition(". ")[0].rstrip(".")
+    return Accel.TCG, f"KVM cannot be used: {cause}; see vmctl doctor", True
 
 
 def require(mode: Mode, kvm: Verdict) -> None:
