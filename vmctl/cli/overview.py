@@ -29,7 +29,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("vmctl.cli.doctor:doctor", "Find out which modes this host can run, and why."),
     },
     "Images": {
-        "image": ("vmctl.cli.image:image", "Build, list and remove base images."),
+        "image": ("vmctl.cli.image:image", "Build, list and inspect base images."),
     },
     "Spec": {
         "init": ("vmctl.cli.spec:init", "Write a commented starter spec."),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+
+PANIC = re.compile(r"Kernel panic - not syncing: .*")
+"""How Linux says on its console that it gave up."""
 
 _LONGEST_TAIL = 1 << 20
 """Bytes of output that are searched at a time; libvirt itself rotates the log at 2 MiB."""
@@ -28,6 +32,12 @@ def last_lines(path: pathlib.Path, count: int, *, since: int = 0) -> str:
         return ""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     return "\n".join(lines[-count:]) if count else text
+
+
+def panic(path: pathlib.Path, since: int) -> str:
+    """Return the words of a panic that was logged from the byte `since` on, or nothing."""
+    found = PANIC.search(last_lines(path, 0, since=since))
+    return found[0].strip() if found else ""
 
 
 class Follower:

@@ -19,7 +19,6 @@ _STATE_EVERY = 10
 
 _KEPT_LINES = 20
 _TAIL_LINES = 15
-_PANIC = re.compile(r"Kernel panic - not syncing: .*")
 
 
 class Watch:
@@ -81,7 +80,7 @@ class Watch:
     def _judge(self, line: str) -> None:
         if self._pattern is not None and self._pattern.search(line):
             self._matched = True
-        panic = _PANIC.search(line)
+        panic = console_log.PANIC.search(line)
         if panic is not None:
             raise self._failure(f"the guest panicked ({panic[0][:200]})")
 

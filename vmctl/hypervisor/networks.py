@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import pathlib
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import libvirt
@@ -80,36 +81,50 @@ def reserve(connection: Connection, nic: Nic, name: str) -> None:
             f"which has {subnet}.",
             hint=f"Take one of {subnet}, or leave address: out.",
         )
-    entry = network_xml.reservation(nic.mac, name, nic.address)
-    present = f"mac='{nic.mac}'" in network.XMLDesc()
+    _refuse_reserved(network, nic, name)
+    present = _reservation(network, "mac", nic.mac) is not None
     command = (
         libvirt.VIR_NETWORK_UPDATE_COMMAND_MODIFY
         if present
         else libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST
     )
     with failures.translated(f"reserve address {nic.address} for machine '{name}'"):
-        network.update(
-            command,
-            libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST,
-            -1,
-            entry,
-            libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG,
+        _update(network, command, network_xml.reservation(nic.mac, name, nic.address))
+
+
+def _refuse_reserved(network: libvirt.virNetwork, nic: Nic, name: str) -> None:
+    holder = _reservation(network, "ip", nic.address)
+    if holder is not None and holder.get("mac") != nic.mac:
+        other = holder.get("name") or holder.get("mac")
+        raise errors.ConflictError(
+            f"Address {nic.address} of machine '{name}' is reserved for '{other}' "
+            f"in network '{nic.network}'.",
+            hint="Take another address, or leave address: out.",
         )
 
 
 def release(connection: Connection, nic: Nic) -> None:
-    """Take back a card's fixed address; fine if there is none."""
-    network = _find(connection, nic.network) if nic.address else None
+    """Take back a card's fixed address, also one that its spec no longer has; fine if none."""
+    network = _find(connection, nic.network) if nic.network else None
     if network is None:
         return
     with contextlib.suppress(libvirt.libvirtError):
-        network.update(
-            libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE,
-            libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST,
-            -1,
-            network_xml.reservation(nic.mac, "", nic.address),
-            libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG,
-        )
+        entry = _reservation(network, "mac", nic.mac)
+        if entry is not None:
+            text = ET.tostring(entry, encoding="unicode")
+            _update(network, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, text)
+
+
+def _reservation(network: libvirt.virNetwork, key: str, value: str) -> ET.Element | None:
+    root = ET.fromstring(network.XMLDesc())  # noqa: S314  (libvirt's own output)
+    return root.find(f"ip/dhcp/host[@{key}='{value}']")
+
+
+def _update(network: libvirt.virNetwork, command: int, entry: str) -> None:
+    flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
+    if network.isActive():
+        flags |= libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
+    network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, flags)
 
 
 def remove_unused(connection: Connection, name: str) -> None:

@@ -6,13 +6,15 @@ import dataclasses
 from typing import Any
 
 from vmctl import errors
+from vmctl.guest import console_log
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
 from vmctl.lifecycle import observe, removal
 from vmctl.machine import plan
-from vmctl.machine.model import Accel, Machine, NicKind
+from vmctl.machine.model import Accel, Display, Machine, NicKind
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
+from vmctl.machine.xml import display as display_xml
 from vmctl.store import records
 from vmctl.store.layout import Layout
 
@@ -26,6 +28,7 @@ class Details:
     reason: str
     ready: bool
     accel: str
+    display: str
     addresses: tuple[str, ...]
     forwards: tuple[str, ...]
     drift: tuple[str, ...]
@@ -61,9 +64,10 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
     return Details(
         machine=machine,
         state=observed.state,
-        reason=observed.reason,
+        reason=observed.reason or (_panic(machine, layout, record) if running else ""),
         ready=running and record is not None and record.ready and record.boot_id == domain.ID(),
         accel=_accel(connection, name) if running else "",
+        display=_display(connection, machine) if running else "",
         addresses=_addresses(connection, machine) if running else (),
         forwards=_forwards(connection, machine) if running else (),
         drift=_drift(observed, record),
@@ -72,6 +76,20 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
         login=record.login if record else "",
         why=record.why if record else "",
     )
+
+
+def _panic(machine: Machine, layout: Layout, record: records.Record | None) -> str:
+    """Say what the console shows of a panic: without a panic device the guest seems to run on."""
+    since = record.boot_offset if record else 0
+    words = console_log.panic(layout.machine(machine.name).console_log, since)
+    return f"the guest panicked: {words}" if words else ""
+
+
+def _display(connection: Connection, machine: Machine) -> str:
+    if machine.display is Display.NONE:
+        return ""
+    port = display_xml.read_port(domains.live_xml(connection, machine.name))
+    return f"vnc://{display_xml.LOOPBACK}:{port}" if port else ""
 
 
 def _accel(connection: Connection, name: str) -> str:

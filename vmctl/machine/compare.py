@@ -38,6 +38,9 @@ _SIZES = {"memory", "memory_max", "size"}
 _DERIVED = {"uuid", "host_cpu", "qemu_owner", "emulator", "console_log", "nvram"}
 """What vmctl works out by itself; a person did not write it and is not told of it."""
 
+_FOLLOWING = {"base", "base_format"}
+"""What of a disk follows from the image, which is told of already."""
+
 
 def differences(before: Machine, after: Machine) -> tuple[Difference, ...]:
     """Return what differs between two machines, in the order of the model's fields."""
@@ -82,7 +85,7 @@ def _items(
             continue
         for field in dataclasses.fields(one):
             was, will = getattr(one, field.name), getattr(other, field.name)
-            if was != will:
+            if was != will and field.name not in _FOLLOWING:
                 yield Difference(
                     f"{path}.{field.name}",
                     _show(field.name, was),

@@ -204,6 +204,12 @@ class _Resolution:
 
     def _require_host(self, mode: Mode) -> None:
         spec, around = self.spec, self.around
+        if not around.facts.x86_64:
+            raise errors.HostError(
+                f"vmctl runs x86-64 machines on x86-64 hosts; this one is "
+                f"'{around.facts.architecture}'.",
+                hint="Use an x86-64 host.",
+            )
         if spec.nested and not around.nested.usable and mode.accel is Accel.KVM:
             raise errors.HostError(
                 f"Machine '{spec.name}' wants nested virtualization, which this host does not "

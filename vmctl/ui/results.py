@@ -61,6 +61,9 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
         yield _line("address", address)
     for forward in details.forwards:
         yield _line("port", forward)
+    if details.display:
+        password = machine.console_log.rpartition("/")[0]
+        yield _line("display", f"{details.display} (password in {password}/vnc-password)")
     if details.login:
         yield _line("login", details.login)
     yield _line("spec", details.spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from vmctl.machine.model import Chipset, Firmware, Image, Machine
+from vmctl.machine.model import Chipset, Disk, DiskFormat, Firmware, Image, Machine
 from vmctl.machine.xml.element import Writer, yes_no
 
 
@@ -54,7 +54,9 @@ def kernel_arguments(machine: Machine) -> str:
     return f"{machine.image.cmdline} vmctl.hostname={machine.name}".strip()
 
 
-def read_image(root: ET.Element, declared: Image | None, base: str, name: str) -> Image | None:
+def read_image(
+    root: ET.Element, declared: Image | None, disks: tuple[Disk, ...], name: str
+) -> Image | None:
     """Return the image with the paths that the domain really uses."""
     if declared is None:
         return None
@@ -62,7 +64,8 @@ def read_image(root: ET.Element, declared: Image | None, base: str, name: str) -
     return Image(
         name=declared.name,
         digest=declared.digest,
-        disk=base,
+        disk=disks[0].base if disks else "",
+        disk_format=disks[0].base_format if disks else DiskFormat.QCOW2,
         kernel=root.findtext("os/kernel") or "",
         initrd=root.findtext("os/initrd") or "",
         cmdline=cmdline.removesuffix(f"vmctl.hostname={name}").strip(),

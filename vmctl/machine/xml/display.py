@@ -38,3 +38,10 @@ def write(machine: Machine, out: Writer, devices: ET.Element, password: str) -> 
 def read(root: ET.Element) -> Display:
     """Return what kind of screen the machine has."""
     return Display.VNC if root.find("devices/graphics") is not None else Display.NONE
+
+
+def read_port(text: str) -> int:
+    """Return the VNC port in a running domain's XML, 0 where there is none."""
+    graphics = ET.fromstring(text).find("devices/graphics")  # noqa: S314  (libvirt's own output)
+    port = graphics.get("port", "0") if graphics is not None else "0"
+    return max(0, int(port))

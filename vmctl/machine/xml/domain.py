@@ -117,7 +117,6 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
     memory, memory_max, cpus, cpus_max = capacity.read(root)
     chipset, _ = boot.read_machine_type(root)
     disks, cdroms = disk.read(root, own)
-    base = disks[0].base if disks else ""
     return Machine(
         name=name,
         project=own.project if own else "",
@@ -135,7 +134,7 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
         firmware=boot.read_firmware(root),
         tpm=tpm.read(root),
         nvram=root.findtext("os/nvram") or "",
-        image=boot.read_image(root, own.image if own else None, base, name),
+        image=boot.read_image(root, own.image if own else None, disks, name),
         disks=disks,
         cdroms=cdroms,
         boot_order=disk.read_boot_order(root, disks),
