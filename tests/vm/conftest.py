@@ -144,7 +144,19 @@ class Site:
                     domain.destroy()
                 with contextlib.suppress(libvirt.libvirtError):
                     domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+        self._clear_networks(connection)
         connection.close()
+
+    @staticmethod
+    def _clear_networks(connection: libvirt.virConnect) -> None:
+        """Remove vmctl's networks if no machine at all is left on them."""
+        inside = "".join(domain.XMLDesc() for domain in connection.listAllDomains())
+        for network in connection.listAllNetworks():
+            if network.name().startswith("vmctl-") and f"network='{network.name()}'" not in inside:
+                with contextlib.suppress(libvirt.libvirtError):
+                    network.destroy()
+                with contextlib.suppress(libvirt.libvirtError):
+                    network.undefine()
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def killed(site: Site, when: int, moment: str, *words: str) -> bool:
 
 def rubbish(site: Site) -> list[str]:
     """Return half-written files anywhere in the store."""
-    return [str(path) for path in site.home.rglob(".tmp-*")]
+    return [str(path) for path in (site.home / "machines").rglob(".tmp-*")]
 
 
 def require_gone(site: Site, connection: libvirt.virConnect, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
+import os
 import pathlib
 import socket
 import subprocess
@@ -38,12 +39,13 @@ def greeting(address: str, port: int, seconds: float = PATIENCE) -> bytes:
     """Return what the guest's ssh server says first; it may still be starting."""
     end = time.monotonic() + seconds
     while True:
-        with contextlib.suppress(OSError):
-            with socket.create_connection((address, port), timeout=5) as client:
-                client.settimeout(5)
-                said = client.recv(len(GREETING))
-                if said or time.monotonic() > end:
-                    return said
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((address, port), timeout=5) as client,
+        ):
+            said = client.recv(len(GREETING))
+            if said:
+                return said
         if time.monotonic() > end:
             return b""
         time.sleep(0.1)
@@ -117,6 +119,120 @@ def heard(site: Site, name: str, address: str, port: int) -> str:
 
 def down(site: Site, *names: str) -> None:
     site.run("down", "-y", *names)
+
+
+# --- networks of vmctl's own ------------------------------------------------------------------
+
+
+def find_network(connection: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:
+    return next((net for net in connection.listAllNetworks() if net.name() == name), None)
+
+
+def subnet_of(network: libvirt.virNetwork) -> ipaddress.IPv4Network:
+    ip = ET.fromstring(network.XMLDesc()).find("ip")
+    assert ip is not None
+    size = ip.get("prefix") or ip.get("netmask")
+    return ipaddress.IPv4Interface(f"{ip.get('address')}/{size}").network
+
+
+def subnets_elsewhere(connection: libvirt.virConnect, besides: str) -> list[ipaddress.IPv4Network]:
+    """Return the subnets of the host's routes and of libvirt's other networks."""
+    table = subprocess.run(
+        ["ip", "-4", "route", "show"], capture_output=True, text=True, check=True
+    ).stdout
+    own = ET.fromstring(connection.networkLookupByName(besides).XMLDesc()).find("bridge")
+    assert own is not None
+    found = [
+        ipaddress.ip_network(line.split()[0])
+        for line in table.splitlines()
+        if line[0].isdigit() and f" dev {own.get('name')} " not in f"{line} "
+    ]
+    found += [
+        subnet_of(network)
+        for network in connection.listAllNetworks()
+        if network.name() != besides and "<ip " in network.XMLDesc()
+    ]
+    return [network for network in found if isinstance(network, ipaddress.IPv4Network)]
+
+
+def require_absent(connection: libvirt.virConnect, name: str) -> None:
+    """Skip where somebody else has machines on this network; tests must have left none."""
+    mine = f"-{os.getpid()}-"
+    if any(
+        f"network='{name}'" in domain.XMLDesc() and mine not in domain.name()
+        for domain in connection.listAllDomains()
+    ):
+        pytest.skip("other machines of this host are on vmctl's networks")
+    assert find_network(connection, name) is None
+
+
+@pytest.mark.parametrize("kind", ["nat", "isolated"])
+def test_network_of_others_is_refused_and_left_alone(
+    site: Site, guest_uri: libvirt.virConnect, kind: str
+) -> None:
+    require_absent(guest_uri, f"vmctl-{kind}")
+    foreign = guest_uri.networkDefineXML(
+        f"<network><name>vmctl-{kind}</name><bridge name='t-foreign'/></network>"
+    )
+    try:
+        before = foreign.XMLDesc()
+        path, name = site.spec(f"{AT_ONCE}networks: [{{kind: {kind}}}]\n")
+        result = site.run("up", path, status=4)
+        assert f"'vmctl-{kind}' exists that vmctl did not make" in " ".join(result.err.split())
+        assert foreign.XMLDesc() == before
+        assert not foreign.isActive()
+        assert not (site.home / "machines" / name).exists()
+        assert name not in [domain.name() for domain in guest_uri.listAllDomains()]
+    finally:
+        foreign.undefine()
+
+
+@pytest.mark.parametrize("kind", ["nat", "isolated"])
+def test_network_lives_as_long_as_machines_use_it(
+    site: Site, guest_uri: libvirt.virConnect, kind: str
+) -> None:
+    network_name = f"vmctl-{kind}"
+    require_absent(guest_uri, network_name)
+    first, one = site.spec(f"{AT_ONCE}networks: [{{kind: {kind}}}]\n")
+    second, other = site.spec(f"{AT_ONCE}networks: [{{kind: {kind}}}]\n")
+    site.run("up", first)
+    network = find_network(guest_uri, network_name)
+    assert network is not None and network.isActive()
+    subnet = subnet_of(network)
+    assert not [
+        taken for taken in subnets_elsewhere(guest_uri, network_name) if taken.overlaps(subnet)
+    ]
+    site.run("up", second)
+    down(site, one)
+    assert find_network(guest_uri, network_name) is not None
+    site.run("stop", "--force", other)
+    network.destroy()
+    site.run("start", other)
+    assert network.isActive()
+    assert site.status(other)["state"] == "running"
+    # What vmctl lost is made again: the network belongs to it, not to the machine.
+    site.run("stop", "--force", other)
+    network.destroy()
+    network.undefine()
+    site.run("up", second)
+    down(site, second)
+    assert find_network(guest_uri, network_name) is None
+
+
+def test_down_of_several_at_once_leaves_no_network(
+    site: Site, guest_uri: libvirt.virConnect
+) -> None:
+    require_absent(guest_uri, "vmctl-isolated")
+    names = [site.name("many") for _ in range(4)]
+    path = site.specs / f"{names[0]}.yaml"
+    path.write_text(
+        f"project: {names[0]}\ndefaults: {{image: tiny, memory: 128MiB, accel: tcg, "
+        "devices: virtio, ready: {when: running}, networks: [{kind: isolated}]}\nvms:\n"
+        + "".join(f"  {name}: {{}}\n" for name in names)
+    )
+    site.run("up", str(path))
+    down(site, str(path))
+    assert find_network(guest_uri, "vmctl-isolated") is None
 
 
 # --- user networking --------------------------------------------------------------------------
@@ -263,112 +379,7 @@ def test_taken_port_is_refused_before_anything_exists(
     down(site, name)
 
 
-# --- networks of vmctl's own ------------------------------------------------------------------
-
-
-def find_network(connection: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:
-    return next((net for net in connection.listAllNetworks() if net.name() == name), None)
-
-
-def subnet_of(network: libvirt.virNetwork) -> ipaddress.IPv4Network:
-    ip = ET.fromstring(network.XMLDesc()).find("ip")
-    assert ip is not None
-    return ipaddress.IPv4Interface(f"{ip.get('address')}/{ip.get('prefix')}").network
-
-
-def subnets_elsewhere(connection: libvirt.virConnect, besides: str) -> list[ipaddress.IPv4Network]:
-    """Return the subnets of the host's routes and of libvirt's other networks."""
-    table = subprocess.run(
-        ["ip", "-4", "route", "show"], capture_output=True, text=True, check=True
-    ).stdout
-    own = ET.fromstring(connection.networkLookupByName(besides).XMLDesc()).find("bridge")
-    assert own is not None
-    found = [
-        ipaddress.ip_network(line.split()[0])
-        for line in table.splitlines()
-        if line[0].isdigit() and f" dev {own.get('name')} " not in f"{line} "
-    ]
-    found += [
-        subnet_of(network)
-        for network in connection.listAllNetworks()
-        if network.name() != besides and "<ip " in network.XMLDesc()
-    ]
-    return [network for network in found if isinstance(network, ipaddress.IPv4Network)]
-
-
-def require_absent(connection: libvirt.virConnect, name: str) -> None:
-    """Skip where the host's own user has machines on this network."""
-    if find_network(connection, name) is not None:
-        pytest.skip("this host's own machines use vmctl's networks")
-
-
-@pytest.mark.parametrize("kind", ["nat", "isolated"])
-def test_network_of_others_is_refused_and_left_alone(
-    site: Site, guest_uri: libvirt.virConnect, kind: str
-) -> None:
-    require_absent(guest_uri, f"vmctl-{kind}")
-    foreign = guest_uri.networkDefineXML(
-        f"<network><name>vmctl-{kind}</name><bridge name='t-foreign'/></network>"
-    )
-    try:
-        before = foreign.XMLDesc()
-        path, name = site.spec(f"{AT_ONCE}networks: [{{kind: {kind}}}]\n")
-        result = site.run("up", path, status=4)
-        assert f"'vmctl-{kind}' exists that vmctl did not make" in " ".join(result.err.split())
-        assert foreign.XMLDesc() == before
-        assert not foreign.isActive()
-        assert not (site.home / "machines" / name).exists()
-        assert name not in [domain.name() for domain in guest_uri.listAllDomains()]
-    finally:
-        foreign.undefine()
-
-
-@pytest.mark.parametrize("kind", ["nat", "isolated"])
-def test_network_lives_as_long_as_machines_use_it(
-    site: Site, guest_uri: libvirt.virConnect, kind: str
-) -> None:
-    network_name = f"vmctl-{kind}"
-    require_absent(guest_uri, network_name)
-    first, one = site.spec(f"{AT_ONCE}networks: [{{kind: {kind}}}]\n")
-    second, other = site.spec(f"{AT_ONCE}networks: [{{kind: {kind}}}]\n")
-    site.run("up", first)
-    network = find_network(guest_uri, network_name)
-    assert network is not None and network.isActive()
-    subnet = subnet_of(network)
-    assert not [
-        taken for taken in subnets_elsewhere(guest_uri, network_name) if taken.overlaps(subnet)
-    ]
-    site.run("up", second)
-    down(site, one)
-    assert find_network(guest_uri, network_name) is not None
-    site.run("stop", "--force", other)
-    network.destroy()
-    site.run("start", other)
-    assert network.isActive()
-    assert site.status(other)["state"] == "running"
-    # What vmctl lost is made again: the network belongs to it, not to the machine.
-    site.run("stop", "--force", other)
-    network.destroy()
-    network.undefine()
-    site.run("up", second)
-    down(site, second)
-    assert find_network(guest_uri, network_name) is None
-
-
-def test_down_of_several_at_once_leaves_no_network(
-    site: Site, guest_uri: libvirt.virConnect
-) -> None:
-    require_absent(guest_uri, "vmctl-isolated")
-    names = [site.name("many") for _ in range(4)]
-    path = site.specs / f"{names[0]}.yaml"
-    path.write_text(
-        f"project: {names[0]}\ndefaults: {{image: tiny, memory: 128MiB, accel: tcg, "
-        "devices: virtio, ready: {when: running}, networks: [{kind: isolated}]}\nvms:\n"
-        + "".join(f"  {name}: {{}}\n" for name in names)
-    )
-    site.run("up", str(path))
-    down(site, str(path))
-    assert find_network(guest_uri, "vmctl-isolated") is None
+# --- machines on one network ------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -398,7 +409,8 @@ def pair(site: Site, request: pytest.FixtureRequest, libvirt_daemon: str) -> Ite
     connection = libvirt.open(libvirt_daemon)
     subnet = subnet_of(connection.networkLookupByName(f"vmctl-{kind}"))
     connection.close()
-    gateway, fixed = str(subnet[1]), str(subnet[50])
+    # Below the addresses that are lent, and another one in each run of the tests.
+    gateway, fixed = str(subnet[1]), str(subnet[2 + os.getpid() % 90])
     db, web = site.name("db"), site.name("web")
     path = site.specs / f"{db}.yaml"
     # The one that comes first in the file is the one that starts last.
@@ -454,7 +466,7 @@ def test_guests_reach_each_other(site: Site, pair: Pair) -> None:
 
 
 def test_only_nat_leads_outside(site: Site, pair: Pair) -> None:
-    routes = site.console(pair.db, "ip route show default")
+    routes = site.console(pair.db, "ip route | grep ^default")
     # An address for documentation (RFC 5737), which nobody has.
     outside = site.console(pair.db, "ping -c 1 -W 1 203.0.113.1 2>&1")
     if pair.kind == "nat":
@@ -481,6 +493,20 @@ def test_address_of_another_machine_is_refused(
     assert pair.fixed in result.err
     assert not (site.home / "machines" / name).exists()
     assert pair.fixed in guest_uri.networkLookupByName(f"vmctl-{pair.kind}").XMLDesc()
+
+
+def test_address_that_left_the_spec_is_freed_as_well(
+    site: Site, pair: Pair, guest_uri: libvirt.virConnect
+) -> None:
+    mine = pair.gateway.rpartition(".")[0] + f".{2 + (os.getpid() + 1) % 90}"
+    path, name = site.spec(f"{AT_ONCE}networks: [{{kind: {pair.kind}, address: {mine}}}]\n")
+    site.run("up", path)
+    network = guest_uri.networkLookupByName(f"vmctl-{pair.kind}")
+    assert f"name='{name}' ip='{mine}'" in network.XMLDesc()
+    site.spec(f"{AT_ONCE}networks: [{{kind: {pair.kind}}}]\n", name)
+    site.run("up", path)
+    down(site, name)
+    assert mine not in network.XMLDesc()
 
 
 def test_down_goes_the_other_way_and_frees_the_address(

@@ -121,16 +121,33 @@ def _no_daemon(problem: libvirt.libvirtError) -> bool:
 
 
 def _unreachable(uri: str, problem: libvirt.libvirtError) -> errors.HostError:
+    from vmctl.hypervisor import daemon
+
     text = failures.first_line(str(problem.get_error_message() or problem))
-    if "Permission denied" in text or "authentication" in text:
-        hint = "Join the group: sudo usermod -aG libvirt $USER, then log in anew."
-    elif "No connection driver" in text or "unsupported" in text.lower():
-        hint = f"Known URIs are {SYSTEM} and {SESSION}."
-    elif _no_daemon(problem):
-        hint = "Start it: sudo systemctl start libvirtd (or, without systemd: sudo libvirtd -d)"
-    else:
-        hint = "vmctl doctor shows what is wrong."
+    if _no_daemon(problem) and uri.startswith((SYSTEM, SESSION)):
+        daemon.require_installed()
+    hint = _session_hint(text) if uri.startswith(SESSION) else _hint(text, problem)
     return errors.HostError(f"Libvirt cannot be reached at '{uri}': {text}.", hint=hint)
+
+
+def _session_hint(text: str) -> str:
+    if "Permission denied" in text or "Read-only" in text:
+        return "HOME and XDG_RUNTIME_DIR must name directories that you may write to."
+    return "vmctl doctor shows what is wrong; libvirt's own words: libvirtd --verbose"
+
+
+def _hint(text: str, problem: libvirt.libvirtError) -> str:
+    # Polkit, which decides on the rights, is asked over the system's bus.
+    if any(mark in text for mark in ("Permission denied", "authentication", "system bus")):
+        return (
+            "Join the group: sudo usermod -aG libvirt $USER, then log in anew. "
+            f"Or use a libvirt of your own: vmctl -c {SESSION}"
+        )
+    if "No connection driver" in text or "unsupported" in text.lower():
+        return f"Known URIs are {SYSTEM} and {SESSION}."
+    if _no_daemon(problem):
+        return "Start it: sudo systemctl start libvirtd (or, without systemd: sudo libvirtd -d)"
+    return "vmctl doctor shows what is wrong."
 
 
 def _run_event_loop() -> None:

@@ -18,6 +18,8 @@ _SOCKETS = ("libvirt-sock", "virtqemud-sock")
 _RUNTIME = pathlib.Path("/run/libvirt")
 _LOGGER = pathlib.Path("/run/libvirt/virtlogd-sock")
 _START_SECONDS = 30.0
+_OTHERS_SECONDS = 5.0
+"""How long one that is just being started by somebody else may take to listen."""
 _POLL = 0.05
 
 
@@ -35,24 +37,34 @@ def start(layout: Layout, deadline: Deadline) -> None:
     with locks.hold(layout.lock("daemon", "libvirtd"), limit, "Libvirt's daemon"):
         if _listening():
             return
-        if process.find("libvirtd") is None:
-            raise errors.HostError(
-                "Libvirt's daemon 'libvirtd' is not installed.",
-                hint="Install it: vmctl doctor says how for this distribution.",
-            )
+        require_installed()
         if not _accepts(_LOGGER) and process.find("virtlogd") is not None:
             process.run(["virtlogd", "-d"], limit, check=False)
         started = process.run(
             ["libvirtd", "-d", "--timeout", str(IDLE_SECONDS)], limit, check=False
         )
+        # One that cannot start may only have lost a race: only one libvirtd can hold its pid file.
+        limit = limit if started.status == 0 else limit.within(_OTHERS_SECONDS)
         while not _listening():
-            if limit.passed or started.status != 0:
+            if limit.passed:
                 raise errors.HostError(
                     "Libvirt's daemon does not come up.",
                     hint="See why: libvirtd --verbose",
                     details=started.complaint,
                 )
             limit.pause(_POLL)
+
+
+def require_installed() -> None:
+    """Raise HostError, with the package to install, where there is no libvirtd to start."""
+    if process.find("libvirtd") is None:
+        from vmctl.host import remedy, surroundings
+
+        distribution = surroundings.distribution(pathlib.Path("/"))
+        raise errors.HostError(
+            "Libvirt's daemon 'libvirtd' is not installed.",
+            hint=f"Install it: {remedy.Family.of(distribution).install(remedy.Part.LIBVIRT)}",
+        )
 
 
 def _listening() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import libvirt
 
@@ -15,6 +15,7 @@ from vmctl.hypervisor.connection import Connection
 from vmctl.machine.state import State
 
 _POLL = 0.05
+_PRESS_EVERY = 5.0
 _STALE_WHILE_LEAVING = {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}
 
 
@@ -126,20 +127,25 @@ def resume(domain: libvirt.virDomain) -> None:
         domain.resume()
 
 
-def ask_to_stop(domain: libvirt.virDomain) -> None:
-    """Press the power button (ACPI); the guest decides what comes of it."""
-    with _leaving(domain, "stop"):
-        domain.shutdown()
+def shut_down(domain: libvirt.virDomain, deadline: Deadline, cancelled: Callable[[], bool]) -> bool:
+    """Press the power button (ACPI) until the guest is off; returns False at the deadline.
 
-
-def wait_until_stopped(domain: libvirt.virDomain, deadline: Deadline) -> bool:
-    """Wait for the end of a guest; returns False when the deadline came first."""
+    It is pressed again every few seconds: a guest that is still booting misses the first time.
+    Raises InterruptError when cancelled; the guest may stop all the same.
+    """
+    press = Deadline.after(0)
     while True:
+        if press.passed:
+            with _leaving(domain, "stop"):
+                domain.shutdown()
+            press = Deadline.after(_PRESS_EVERY)
         now, _ = state(domain)
         if not now.active:
             return True
         if deadline.passed:
             return False
+        if cancelled():
+            raise errors.InterruptError("Interrupted; the guest was asked to stop.")
         deadline.pause(_POLL)
 
 

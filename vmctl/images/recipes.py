@@ -12,8 +12,8 @@ from vmctl import errors, shipped
 if TYPE_CHECKING:
     from vmctl.spec.recipe import Recipe
 
-BUILDER = 1
-"""Version of the builders; a change here makes every image stale."""
+_BUILDER = ("tiny.py", "modules.py", "kernel.py", "initramfs.py")
+"""The modules beside this one that decide what is in an image."""
 
 
 def names() -> list[str]:
@@ -48,8 +48,12 @@ def fingerprint(name: str) -> str:
 
     It is compared at each `up`: it reads a few small files and parses none.
     """
-    digest = hashlib.sha256(f"builder {BUILDER}\n".encode())
-    for place, content in [(path(name).name, path(name).read_bytes()), *files(name)]:
+    digest = hashlib.sha256()
+    recipe = path(name)
+    parts = [(recipe.name, recipe.read_bytes()), *files(name)]
+    here = pathlib.Path(__file__).parent
+    parts += [(module, (here / module).read_bytes()) for module in _BUILDER]
+    for place, content in parts:
         digest.update(f"{place}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()
 

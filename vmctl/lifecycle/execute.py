@@ -50,8 +50,7 @@ def _without_remains(site: Site, todo: MachinePlan, worker: Worker) -> Observed:
     """Finish a removal that was interrupted, and return what is there then."""
     if Action.FINISH_REMOVAL not in todo.actions:
         return todo.observed
-    with worker.step("finish removal"):
-        removal.remove(site, todo.observed)
+    removal.remove(site, todo.observed, worker)
     return observe.observe(site.connection, site.layout, todo.machine.name)
 
 

@@ -70,8 +70,8 @@ def down(request: Request, *, with_kept: bool = False, missing_ok: bool = False)
     """Remove machines with all that was made for them; `missing_ok` takes absent ones as done."""
 
     def work(site: Site, observed: Observed, worker: Worker, _request: Request) -> None:
-        with execute.locked(site, observed.name) as current, worker.step("remove"):
-            removal.remove(site, current, with_kept=with_kept)
+        with execute.locked(site, observed.name) as current:
+            removal.remove(site, current, worker, with_kept=with_kept)
 
     return _each(request, work, last_first=True, must_exist=False, missing_ok=missing_ok)
 
@@ -166,8 +166,7 @@ def _stop(site: Site, observed: Observed, worker: Worker, request: Request) -> N
     patience = TCG_PATIENCE if machine.accel is Accel.TCG else 1
     deadline = _deadline(request) or Deadline.after(STOP_SECONDS * patience)
     with worker.step("stop"):
-        domains.ask_to_stop(domain)
-        if not domains.wait_until_stopped(domain, deadline):
+        if not domains.shut_down(domain, deadline, lambda: worker.cancelled):
             raise errors.WaitTimeoutError(
                 f"Machine '{observed.name}' did not stop within {deadline.seconds:g} s: its guest "
                 "does not follow the power button.",

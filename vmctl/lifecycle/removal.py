@@ -6,12 +6,14 @@ from vmctl import errors
 from vmctl.deadline import TCG_PATIENCE, Deadline
 from vmctl.hypervisor import domains, networks
 from vmctl.lifecycle import steps
+from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine.model import Accel, Machine
 from vmctl.machine.observed import Observed
+from vmctl.machine.state import State
 from vmctl.store import records
 
-_SYNC_SECONDS = 30.0
+_SYNC_SECONDS = 10.0
 """How long a guest may take to write its kept disks out before the plug is pulled."""
 
 
@@ -32,7 +34,7 @@ def refuse_foreign(observed: Observed) -> None:
         raise errors.NotFoundError(f"There is no machine '{name}'.", hint="See all: vmctl ps --all")
 
 
-def remove(site: Site, observed: Observed, *, with_kept: bool = False) -> None:
+def remove(site: Site, observed: Observed, worker: Worker, *, with_kept: bool = False) -> None:
     """Stop, undefine and delete a machine; the caller holds its lock.
 
     The intent is written first and removed last, so that a kill leaves something that the same
@@ -43,22 +45,36 @@ def remove(site: Site, observed: Observed, *, with_kept: bool = False) -> None:
     machine = observed.current.machine if observed.current else None
     intent = records.intent(place)
     spared = kept(machine) if machine else [str(name) for name in intent.get("keep", [])]
-    records.begin(place, "down", keep=spared)
+    if machine is not None and spared and not with_kept and observed.state is State.RUNNING:
+        # Before the intent: whoever interrupts this has lost nothing yet.
+        with worker.step("stop"):
+            _let_write(site, machine, worker)
     record = records.read(place)
+    records.begin(place, "down", keep=spared)
+    with worker.step("remove"):
+        _undefine(site, observed)
+        stays = frozenset() if with_kept else frozenset(spared)
+        steps.remove_files(site, observed.name, kept=stays)
+        if record is not None:
+            _leave_networks(site, record)
+
+
+def _let_write(site: Site, machine: Machine, worker: Worker) -> None:
+    """Ask a guest to stop, so that its kept disks are whole; it has a while, not for ever."""
+    patience = TCG_PATIENCE if machine.accel is Accel.TCG else 1
+    deadline = Deadline.after(_SYNC_SECONDS * patience)
+    domain = domains.get(site.connection, machine.name)
+    if not domains.shut_down(domain, deadline, lambda: worker.cancelled):
+        worker.note("warning", "the guest did not stop by itself; its kept disks may need fsck")
+
+
+def _undefine(site: Site, observed: Observed) -> None:
     domain = domains.find(site.connection, observed.name)
     if domain is not None:
-        if machine is not None and spared and observed.state.active:
-            patience = TCG_PATIENCE if machine.accel is Accel.TCG else 1
-            domains.ask_to_stop(domain)
-            domains.wait_until_stopped(domain, Deadline.after(_SYNC_SECONDS * patience))
         domains.force_off(domain)
         domains.undefine(domain)
-    if machine is not None:
-        for nic in machine.nics:
-            networks.release(site.connection, nic)
-    steps.remove_files(site, observed.name, kept=frozenset() if with_kept else frozenset(spared))
-    if record is not None:
-        _leave_networks(site, record)
+    for nic in observed.current.machine.nics if observed.current else ():
+        networks.release(site.connection, nic)
 
 
 def _leave_networks(site: Site, record: records.Record) -> None:

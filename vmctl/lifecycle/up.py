@@ -130,7 +130,7 @@ def _orphans(site: Site, todo: Plan, *, remove: bool) -> Iterator[Event]:
         return
 
     def work(name: str, worker: Worker) -> None:
-        with execute.locked(site, name) as observed, worker.step("remove"):
-            removal.remove(site, observed)
+        with execute.locked(site, name) as observed:
+            removal.remove(site, observed, worker)
 
     yield from schedule.carry_out(todo.orphans, {}, work)
