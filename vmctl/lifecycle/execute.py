@@ -93,14 +93,9 @@ def _define(
         records.begin(place, "up", digest=machine.digest, keep=removal.kept(machine))
         steps.write_files(site, machine, text)
         steps.make_disks(machine, running=observed.state.active)
-        current = observed.current
-        steps.define(
-            site,
-            machine,
-            uuid=current.machine.uuid if current else "",
-            machine_type=_machine_type(machine, observed),
-        )
-        steps.remember(site, machine, path)
+        uuid = observed.current.machine.uuid if observed.current else machine.uuid
+        steps.define(site, machine, uuid=uuid, machine_type=_machine_type(machine, observed))
+        steps.remember(site, machine, path, uuid)
         records.finish(place)
 
 

@@ -127,14 +127,14 @@ def define(site: Site, machine: Machine, *, uuid: str = "", machine_type: str = 
     domains.define(site.connection, written.text(), autostart=machine.autostart)
 
 
-def remember(site: Site, machine: Machine, spec: str) -> None:
-    """Keep in the store what `ps` shows of the machine."""
+def remember(site: Site, machine: Machine, spec: str, uuid: str) -> None:
+    """Keep in the store what `ps` shows of the machine; `uuid` is its domain's."""
     place = site.layout.machine(machine.name)
     before = records.read(place)
     record = Record(
         name=machine.name,
         project=machine.project,
-        uuid=machine.uuid,
+        uuid=uuid,
         uri=site.connection.uri,
         mode=machine.mode.value,
         why=machine.why,

@@ -35,7 +35,7 @@ class Difference:
 _NOW = {"forwards", "ready", "needs", "autostart", "project"}
 _RE_CREATION = {"image", "firmware"}
 _SIZES = {"memory", "memory_max", "size"}
-_DERIVED = {"uuid", "host_cpu", "qemu_owner", "emulator", "console_log", "nvram"}
+_DERIVED = {"host_cpu", "qemu_owner", "emulator", "console_log", "nvram"}
 """What vmctl works out by itself; a person did not write it and is not told of it."""
 
 _FOLLOWING = {"base", "base_format"}

@@ -183,15 +183,16 @@ class Ready:
 class Machine:
     """One virtual machine with every default filled in; sizes in bytes.
 
-    `host_cpu` is the vendor whose virtualization flag is hidden or given (vmx or svm). `qemu_owner`
-    is the +uid:+gid of QEMU's own user where vmctl owns the files itself, empty where libvirt
-    changes their owner. `why` says how the mode was chosen, `fallback` that it is
-    less than the host could have offered, `remedy` what to do about that.
+    `uuid` is the one that a new domain gets; an existing one keeps its own. `host_cpu` is the
+    virtualization flag (vmx or svm) that is hidden or given. `qemu_owner` is the +uid:+gid of
+    QEMU's own user where vmctl owns the files itself, empty where libvirt changes their owner.
+    `why` says how the mode was chosen, `fallback` that it is less than the host could have
+    offered, `remedy` what to do about that.
     """
 
     name: str
     project: str
-    uuid: str
+    uuid: str = dataclasses.field(compare=False)
     mode: Mode
     chipset: Chipset
     cpus: int
