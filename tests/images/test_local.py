@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import ctypes
 import hashlib
 import json
 import os
 import pathlib
-import random
 import signal
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -28,14 +25,23 @@ QCOW2 = DiskFormat.QCOW2
 RAW = DiskFormat.RAW
 MIB = 1 << 20
 SCRIPT = """
-import pathlib, sys
+import itertools, os, pathlib, signal, sys
 from vmctl.deadline import Deadline
 from vmctl.images import local
 from vmctl.machine.model import DiskFormat
 from vmctl.store.layout import Layout
-layout = Layout(pathlib.Path(sys.argv[1]))
-local.ensure(layout, sys.argv[2], DiskFormat.RAW, Deadline.after(300), lambda *_: None)
+layout, calls = Layout(pathlib.Path(sys.argv[1])), itertools.count()
+def progress(*_):
+    if next(calls) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+local.ensure(layout, sys.argv[2], DiskFormat.RAW, Deadline.after(300), progress)
 """
+"""Copies an image and dies when progress is told for the n-th time."""
+
+
+def die(layout: Layout, path: pathlib.Path, when: int) -> None:
+    words = [sys.executable, "-c", SCRIPT, layout.home, path, str(when)]
+    assert subprocess.run(words, check=False, timeout=120).returncode == -signal.SIGKILL
 
 
 @pytest.fixture
@@ -220,20 +226,15 @@ def test_two_files_with_the_same_content_at_once(layout: Layout, raw: pathlib.Pa
     assert build.damage(layout, first.digest) == []
 
 
-def test_killed_at_any_moment_the_next_one_is_fine(layout: Layout, raw: pathlib.Path) -> None:
-    with raw.open("r+b") as stream:
-        for _ in range(64):
-            stream.write(os.urandom(MIB))
-    moments = random.Random(7)  # a fixed seed: the same moments in each run
-    killed = 0
-    for _ in range(8):
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, layout.home, raw])
-        time.sleep(moments.uniform(0.2, 0.7))
-        child.send_signal(signal.SIGKILL)
-        killed += child.wait() != 0
-        found = local.find(layout, str(raw), RAW)
-        assert not found.present or sha256(found.disk) == found.digest
-    assert killed
+def test_killed_while_copying(layout: Layout, raw: pathlib.Path) -> None:
+    told: list[str] = []
+    ensure(Layout(layout.home.with_name("other")), raw, progress=lambda *_: told.append(""))
+    last = len(told) - 1
+    for when in (0, 1, last // 2, last - 1, last):
+        die(layout, raw, when)
+        assert len(stored(layout)) == 1, "what the one before left was cleared"
+        assert stored(layout)[0].startswith(".tmp-")
+        assert not local.find(layout, str(raw), RAW).present
     assert ensure(layout, raw).digest == sha256(raw)
     assert stored(layout) == [sha256(raw)]
     assert [name for name in os.listdir(layout.image_names) if name.startswith(".")] == []
@@ -354,15 +355,3 @@ def test_record_names_the_file(layout: Layout, raw: pathlib.Path) -> None:
     (record,) = layout.image_names.iterdir()
     data = json.loads(record.read_text())
     assert (data["digest"], data["path"]) == (image.digest, str(raw))
-
-
-def test_lock_of_a_dead_copier_is_free(layout: Layout, raw: pathlib.Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT, layout.home, raw])
-    lock = layout.lock("image", local._File(layout, str(raw), RAW).key)
-    end = time.monotonic() + 60
-    while not lock.exists() and time.monotonic() < end:
-        time.sleep(0.001)
-    with contextlib.suppress(ProcessLookupError):
-        child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert ensure(layout, raw).present

@@ -128,6 +128,15 @@ def test_an_interrupted_removal_is_finished_first(machine: Machine) -> None:
     assert Action.DEFINE in todo.actions
 
 
+@pytest.mark.parametrize("state", [State.STOPPED, State.RUNNING])
+def test_a_definition_that_was_not_recorded_is_written_again(
+    machine: Machine, state: State
+) -> None:
+    todo = plan.plan_one(machine, seen(machine, state, intent="up"))
+    assert Action.DEFINE in todo.actions
+    assert (Action.START in todo.actions) == (state is State.STOPPED)
+
+
 @pytest.mark.parametrize("factor", [0.5, 2])
 def test_disks_do_not_change_size(machine: Machine, factor: float) -> None:
     disk = machine.disks[0]

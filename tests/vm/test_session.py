@@ -49,7 +49,7 @@ class User(Site):
         self.place = place
         self.runtime = place / "run"
         self.code = place / "code"
-        super().__init__(place / "home", SESSION)
+        super().__init__(place / "h", SESSION)
         chosen = ("PATH", "LANG", "LC_ALL")
         self.env = {
             **{key: os.environ[key] for key in chosen if key in os.environ},
@@ -143,8 +143,9 @@ def copy_libraries(place: pathlib.Path) -> None:
 
 @pytest.fixture(scope="module")
 def user(site: Site) -> Iterator[User]:
-    place = pathlib.Path(tempfile.mkdtemp(prefix="vmctl-user-", dir="/var/tmp"))
-    for part in ("home", "run", "cache", "code"):
+    # Short names: libvirt puts sockets far below the home, and those paths end at 107 characters.
+    place = pathlib.Path(tempfile.mkdtemp(prefix="vm-", dir="/var/tmp"))
+    for part in ("h", "run", "cache", "code"):
         (place / part).mkdir()
     (place / "run").chmod(0o700)
     copy_libraries(place / "code")
@@ -278,7 +279,7 @@ def test_machines_of_root_are_not_seen(user: User, machine: str, site: Site) -> 
 
 
 def test_unusable_home_is_said(user: User) -> None:
-    nowhere = {key: "/proc/nowhere" for key in ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")}
+    nowhere = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"), "/proc/nowhere")
     result = user.run("ps", status=5, **nowhere)
     assert "cannot be reached at 'qemu:///session'" in flat(result)
 

@@ -97,6 +97,11 @@ def plan_one(machine: Machine, observed: Observed) -> MachinePlan:
     drift = drifted(observed)
     changes = compare.differences(observed.current.machine, machine)
     same_spec = observed.current.digest == machine.digest
+    if same_spec and observed.intent == "up" and not drift and not changes:
+        # Killed between the definition and its record: what is there is written once more.
+        return MachinePlan(
+            machine=machine, observed=observed, actions=_definition(machine, observed.state)
+        )
     if same_spec or drift:
         # Other hands changed the domain: that is shown, and not overwritten.
         waiting: tuple[Difference, ...] = () if same_spec else changes
@@ -165,16 +170,20 @@ def _changed(machine: Machine, observed: Observed, changes: tuple[Difference, ..
         return MachinePlan(
             machine=machine,
             observed=observed,
-            actions=(
-                *_network(machine),
-                Action.FILES,
-                *((Action.DISKS,) if machine.disks else ()),
-                Action.DEFINE,
-                *_run(machine, observed.state),
-            ),
+            actions=_definition(machine, observed.state),
             waiting=late,
         )
     return MachinePlan(machine=machine, observed=observed, actions=_creation(machine))
+
+
+def _definition(machine: Machine, state: State) -> tuple[Action, ...]:
+    return (
+        *_network(machine),
+        Action.FILES,
+        *((Action.DISKS,) if machine.disks else ()),
+        Action.DEFINE,
+        *(action for action in _run(machine, state) if action is not Action.NETWORK),
+    )
 
 
 def drifted(observed: Observed) -> tuple[str, ...]:
