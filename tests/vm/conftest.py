@@ -93,6 +93,10 @@ class Site:
         self._names.add(name)
         return name
 
+    def claim(self, *names: str) -> None:
+        """Have machines removed in the end that vmctl named itself, as for `count:`."""
+        self._names.update(names)
+
     def spec(self, text: str, name: str = "") -> tuple[str, str]:
         """Write a spec of one tiny machine; returns its path and the machine's name."""
         name = name or self.name()

@@ -60,6 +60,7 @@ class Place:
         self.env = {
             **{key: value for key, value in os.environ.items() if key != "LIBVIRT_DEFAULT_URI"},
             "VMCTL_HOME": str(home),
+            "XDG_RUNTIME_DIR": "/run/user-of-the-place",
             "NO_COLOR": "1",
             "COLUMNS": "80",
             "PYTHONPATH": str(CHECKOUT),
@@ -206,9 +207,10 @@ def test_missing_libvirtd_is_said_with_its_package(place: Place) -> None:
     program = shutil.which("libvirtd", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None
     place.do("mount", "--bind", "/dev/null", program)
-    result = place.vmctl("ps", "--all", status=5)
-    assert "'libvirtd' is not installed" in result.err
-    assert "libvirt" in result.err.partition("hint: Install it: ")[2]
+    for uri in ("qemu:///system", "qemu:///session"):
+        result = place.vmctl("-c", uri, "ps", "--all", status=5)
+        assert "'libvirtd' is not installed" in result.err
+        assert "libvirt" in result.err.partition("hint: Install it: ")[2]
 
 
 def test_libvirtd_that_ends_at_once_is_said_with_its_reason(place: Place) -> None:

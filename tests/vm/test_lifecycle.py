@@ -237,6 +237,28 @@ def test_domains_of_others_are_never_touched(site: Site, guest_uri: libvirt.virC
     foreign.undefine()
 
 
+def test_disks_of_a_vanished_domain_are_never_lost(
+    site: Site, guest_uri: libvirt.virConnect
+) -> None:
+    path, name = site.spec(
+        "mode: full\nready: {when: running}\ndisks: [{name: data, size: 16MiB}]\n"
+    )
+    site.run("up", path)
+    disk = site.home / "machines" / name / "data.qcow2"
+    inode = disk.stat().st_ino
+    domain = guest_uri.lookupByName(name)
+    domain.destroy()
+    domain.undefine()
+    assert "removed by other hands" in site.run("status", name, status=3).err
+    for sets in ("disks.0.size=32MiB", "disks.0.size=64MiB"):
+        refused = site.run("up", path, "--set", sets, status=4)
+        assert str(disk) in refused.err
+        assert disk.stat().st_ino == inode
+    site.run("up", path)
+    assert disk.stat().st_ino == inode
+    site.run("down", "-y", path)
+
+
 def test_two_ups_at_once_one_wins(site: Site) -> None:
     path, name = site.spec("accel: tcg\ndevices: virtio\n")
     processes = [site.start("up", path) for _ in range(6)]

@@ -282,6 +282,7 @@ def test_unusable_home_is_said(user: User) -> None:
     nowhere = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"), "/proc/nowhere")
     result = user.run("ps", status=5, **nowhere)
     assert "cannot be reached at 'qemu:///session'" in flat(result)
+    assert "hint: HOME and XDG_RUNTIME_DIR must" in result.err
 
 
 def test_down_leaves_nothing(user: User, machine: str, port: int) -> None:

@@ -131,7 +131,7 @@ def _unreachable(uri: str, problem: libvirt.libvirtError) -> errors.HostError:
 
 
 def _session_hint(text: str) -> str:
-    if "Permission denied" in text or "Read-only" in text:
+    if any(mark in text for mark in ("Cannot create", "Permission denied", "Read-only")):
         return "HOME and XDG_RUNTIME_DIR must name directories that you may write to."
     return "vmctl doctor shows what is wrong; libvirt's own words: libvirtd --verbose"
 

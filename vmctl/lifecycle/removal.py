@@ -92,11 +92,12 @@ def _leave_networks(site: Site, record: records.Record) -> None:
 def clear_interrupted_creation(site: Site, machine: Machine, observed: Observed) -> None:
     """Remove files of a creation that was killed and meant another machine than this one.
 
-    Nothing ever ran on them: the domain did not exist yet.
+    Nothing ever ran on them: the domain did not exist yet. A machine that was recorded once has
+    run, and its disks are never cleared here, whatever became of its domain.
     """
     place = site.layout.machine(machine.name)
     intent = records.intent(place)
-    interrupted = observed.current is None and intent.get("verb") == "up"
-    if interrupted and intent.get("digest") != machine.digest:
+    half_made = observed.current is None and records.read(place) is None
+    if half_made and intent.get("verb") == "up" and intent.get("digest") != machine.digest:
         spared = {str(name) for name in intent.get("keep", [])} | set(kept(machine))
         steps.remove_files(site, machine.name, kept=frozenset(spared))
