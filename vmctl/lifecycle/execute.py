@@ -14,7 +14,7 @@ from vmctl.machine.compare import Effect
 from vmctl.machine.model import Machine
 from vmctl.machine.observed import Observed
 from vmctl.machine.plan import Action, MachinePlan
-from vmctl.store import locks, records
+from vmctl.store import files, locks, records
 
 
 @contextlib.contextmanager
@@ -24,6 +24,7 @@ def locked(site: Site, name: str) -> Iterator[Observed]:
     Raises ConflictError at once when another vmctl works on the machine.
     """
     with locks.hold(site.layout.lock("machine", name), None, f"Machine '{name}'"):
+        files.clear_temporaries(site.layout.machine(name).directory)
         yield observe.observe(site.connection, site.layout, name)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _BUILD_SECONDS = 1800.0
 _DISK_SECONDS = 120.0
 _NETWORK_SECONDS = 60.0
+_NOTE_SECONDS = 2.0
 _VNC_PASSWORD_LENGTH = 8
 """The VNC protocol uses no more characters."""
 
@@ -72,7 +73,6 @@ def write_files(site: Site, machine: Machine, spec: bytes) -> None:
     """Make the machine's directory with what must be there before libvirt looks."""
     place = site.layout.machine(machine.name)
     files.make_directory(place.directory)
-    files.clear_temporaries(place.directory)
     files.write(place.spec, spec)
     # An existing log keeps its owner: libvirt's logger runs as root and appends.
     descriptor = os.open(
@@ -240,9 +240,21 @@ def wait_until_ready(
     offset = record.boot_offset if record is not None and same_run else 0
     watch = readiness.Watch(machine, offset, lambda: domains.state(domain))
     watch.wait(deadline, seen, cancelled)
-    record = records.read(place)
-    if record is not None and same_run:
-        records.write(place, dataclasses.replace(record, ready=True))
+    if same_run:
+        _remember_ready(site, machine.name, domain.ID())
+
+
+def _remember_ready(site: Site, name: str, run: int) -> None:
+    """Note that a run became ready, unless another vmctl has begun to change the machine."""
+    place = site.layout.machine(name)
+    lock = site.layout.lock("machine", name)
+    with (
+        contextlib.suppress(errors.ConflictError),
+        locks.hold(lock, Deadline.after(_NOTE_SECONDS), name),
+    ):
+        record = records.read(place)
+        if record is not None and record.boot_id in (run, -1):
+            records.write(place, dataclasses.replace(record, boot_id=run, ready=True))
 
 
 def remove_files(site: Site, name: str, *, kept: frozenset[str]) -> None:
