@@ -22,8 +22,9 @@ def standalone(command: Sequence[str], console: str) -> list[str]:
     """Return the argument vector with its first serial port writing to the file `console`.
 
     What goes: the monitor, the secrets, descriptors that were handed over, and the wait for
-    libvirt's go-ahead. What stays: the machine, down to the addresses of its devices. Raises
-    NoConsoleError where there is no serial port.
+    libvirt's go-ahead. What stays: the machine, down to the addresses of its devices. Sockets that
+    libvirt had opened get a path beside `console`. Raises NoConsoleError where there is no serial
+    port.
     """
     adapted = [command[0]]
     found = False
@@ -33,6 +34,8 @@ def standalone(command: Sequence[str], console: str) -> list[str]:
             continue
         if option == "-chardev" and "id=charserial0" in (given or "").split(","):
             value, found = f"file,id=charserial0,path={console}", True
+        elif option == "-chardev" and given is not None and given.startswith("socket,"):
+            value = _with_path(given, console)
         adapted += [option] if value is None else [option, value]
     if not found:
         raise NoConsoleError("QEMU was started without a serial port")
@@ -49,6 +52,13 @@ def options(words: Sequence[str]) -> list[tuple[str, str | None]]:
         else:
             found.append((word, None))
     return found
+
+
+def _with_path(chardev: str, console: str) -> str:
+    """Return a socket's description with a path in place of a descriptor."""
+    words = chardev.split(",")
+    name = next((word[3:] for word in words if word.startswith("id=")), "socket")
+    return ",".join(f"path={console}.{name}" if word.startswith("fd=") else word for word in words)
 
 
 def _is_libvirts(option: str, value: str | None) -> bool:

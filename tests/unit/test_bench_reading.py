@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from bench import argv, domains, host, importtime
+from bench import argv, domains, host, importtime, staged
 from bench.domains import Place
 from bench.spans import Spans
 from tests import replay
@@ -51,6 +52,12 @@ def test_a_standalone_command_line_is_the_same_machine() -> None:
     assert [name for name, _ in dropped] == [
         *("-S", "-object", "-chardev", "-mon", "-add-fd", "-chardev")
     ]
+
+
+def test_a_socket_that_libvirt_had_opened_gets_a_path() -> None:
+    agent = ["-chardev", "socket,id=charchannel0,fd=39,server=on,wait=off"]
+    words = argv.standalone([*QEMU, *agent], "/d/l")
+    assert words[-1] == "socket,id=charchannel0,path=/d/l.charchannel0,server=on,wait=off"
 
 
 def test_a_machine_without_serial_port_is_refused() -> None:
@@ -126,6 +133,12 @@ def test_a_span_has_its_own_time_without_that_of_spans_inside() -> None:
     with spans.span("outer"):
         pass
     assert spans.own == {"inner": 2.0, "outer": 8.0 + 4.0}
+
+
+@pytest.mark.parametrize(("module", "function"), list(staged.STAGES))
+def test_a_watched_function_is_there(module: str, function: str) -> None:
+    """A stage whose function was renamed would silently count as another's time."""
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_the_cpu_is_named() -> None:

@@ -78,7 +78,7 @@ def test_up(site: Site, guest_uri: libvirt.virConnect, every: bool) -> None:
             assert not rubbish(site)
         site.run("down", "-y", path)
         require_gone(site, guest_uri, name)
-    assert deaths > (30 if every else 6)
+    assert deaths > (20 if every else 4)
     site.run("down", "-y", "--delete-kept", path)
 
 
@@ -100,6 +100,6 @@ def test_down(site: Site, guest_uri: libvirt.virConnect, every: bool) -> None:
         else:
             site.run("up", path)
             assert site.status(name)["state"] == "running", (when, moment)
-    assert deaths > (10 if every else 2)
+    assert deaths > (8 if every else 1)
     site.run("down", "-y", path)
     require_gone(site, guest_uri, name)
