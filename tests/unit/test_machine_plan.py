@@ -43,7 +43,6 @@ def test_nothing_there(machine: Machine) -> None:
 def test_running_and_the_same(machine: Machine) -> None:
     todo = plan.plan_one(machine, seen(machine, State.RUNNING))
     assert todo.actions == (Action.WAIT,)
-    assert not todo.changes_something
     assert (todo.waiting, todo.drift) == ((), ())
 
 
@@ -165,23 +164,6 @@ def test_forwards_are_told_one_by_one(machine: Machine) -> None:
     after = dataclasses.replace(machine, forwards=(Forward(host=1, guest=3),))
     (change,) = compare.differences(before, after)
     assert (change.before, change.after, change.effect) == ("2", "3", Effect.NOW)
-
-
-def test_waves(machine: Machine) -> None:
-    named = [
-        dataclasses.replace(machine, name=name, needs=needs)
-        for name, needs in (("c", ("a", "b")), ("a", ()), ("b", ("a",)), ("d", ()))
-    ]
-    assert plan.waves(named) == [["a", "d"], ["b"], ["c"]]
-
-
-def test_waves_refuse_a_cycle(machine: Machine) -> None:
-    named = [
-        dataclasses.replace(machine, name=name, needs=needs)
-        for name, needs in (("a", ("b",)), ("b", ("a",)))
-    ]
-    with pytest.raises(errors.UsageError, match="need each other"):
-        plan.waves(named)
 
 
 def test_sizes_read_as_they_are_written() -> None:

@@ -158,41 +158,6 @@ def test_a_list_of_events_will_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert "✓ web" in capsys.readouterr().err
 
 
-def test_a_bar_elsewhere_is_one_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.bar("Downloading debian-12", 3 << 20) as advance:
-        advance(1 << 20)
-        advance(2 << 20)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert re.fullmatch(r"✓ Downloading debian-12  3\.0 MiB  0\.\d s\n", captured.err)
-
-
-def test_a_bar_that_fails_claims_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(LookupError), progress.bar("Downloading"):
-        raise LookupError
-    assert capsys.readouterr().err == ""
-
-
-def test_a_quiet_bar_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = terminal(monkeypatch)
-    with progress.bar("Downloading", 10, quiet=True) as advance:
-        advance(10)
-    assert screen.getvalue() == ""
-
-
-@pytest.mark.parametrize("total", [0, 4 << 20])
-def test_a_bar_on_a_terminal_fits_and_gives_the_cursor_back(
-    monkeypatch: pytest.MonkeyPatch, total: int
-) -> None:
-    screen = terminal(monkeypatch)
-    with progress.bar("Downloading debian-12", total) as advance:
-        advance(4 << 20)
-    text = screen.getvalue()
-    assert text.rfind(SHOW_CURSOR) > text.rfind(HIDE_CURSOR)
-    assert max(map(len, lines_of(screen))) <= 80
-    assert "Downloading debian-12" in text
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (99.4, "99 s"), (99.6, "1 min 40 s")],

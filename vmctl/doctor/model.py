@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from vmctl.host import decode
 from vmctl.host.facts import HostFacts
 
 
@@ -70,8 +69,3 @@ class Patient:
         if self.libvirt is None or not self.libvirt.uri:
             return self.facts.user.uid == 0
         return self.libvirt.system
-
-
-def libvirt_facts(data: object) -> LibvirtFacts:
-    """Return the facts from plain data; raises ValueError where it does not fit."""
-    return decode.decode(LibvirtFacts, data)

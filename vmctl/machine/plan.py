@@ -43,11 +43,6 @@ class MachinePlan:
     waiting: tuple[Difference, ...] = ()
     drift: tuple[str, ...] = ()
 
-    @property
-    def changes_something(self) -> bool:
-        """False when all that is left is to look."""
-        return any(action not in (Action.WAIT, Action.FORWARD) for action in self.actions)
-
     def as_dict(self) -> dict[str, object]:
         """Return plain data, for JSON."""
         return {
@@ -247,22 +242,3 @@ def refuse_shrinking(observed: Observed, machine: Machine) -> None:
                 f"the spec says {sizes.text(disk.size)}; growing a disk is not supported yet.",
                 hint=f"Write size: {sizes.text(before)}, or make the machine anew.",
             )
-
-
-def waves(machines: Iterable[Machine]) -> list[list[str]]:
-    """Return names in start order: each wave needs only machines of earlier ones.
-
-    The spec has no cycles and no unknown names: both were refused when it was read.
-    """
-    left = {machine.name: set(machine.needs) for machine in machines}
-    for needs in left.values():
-        needs &= set(left)
-    result: list[list[str]] = []
-    while left:
-        ready = [name for name, needs in left.items() if not needs & set(left)]
-        if not ready:
-            raise errors.UsageError(f"These machines need each other: {', '.join(sorted(left))}.")
-        result.append(ready)
-        for name in ready:
-            del left[name]
-    return result

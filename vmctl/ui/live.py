@@ -5,23 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Group
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -132,36 +120,3 @@ class Board:
 def spinner(out: terminal.Terminal) -> Spinner:
     """Return a spinner that the terminal's encoding can show."""
     return Spinner("dots" if out.unicode else "line", style=palette.BUSY)
-
-
-class _Speed(ProgressColumn):
-    """Bytes in a second, in the same units as their sum."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{progress.size(int(speed))}/s" if speed else "", style=palette.QUIET)
-
-
-@contextlib.contextmanager
-def meter(
-    stream: TextIO, out: terminal.Terminal, description: str, total: int
-) -> Iterator[Callable[[int], None]]:
-    """Show a bar that fills; it stays, full, when the work is done."""
-    columns = (
-        SpinnerColumn("dots" if out.unicode else "line", style=palette.BUSY),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None, complete_style=palette.BUSY, finished_style=palette.GOOD),
-        DownloadColumn(binary_units=True),
-        _Speed(),
-        TimeRemainingColumn() if total else TimeElapsedColumn(),
-    )
-    console = drawing.console(stream, out)
-    shown = Progress(
-        *columns, console=console, expand=True, redirect_stdout=False, redirect_stderr=False
-    )
-    try:
-        with shown:
-            task = shown.add_task(description, total=total or None)
-            yield lambda count: shown.advance(task, count)
-    finally:
-        console.show_cursor(True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -140,32 +139,3 @@ def write(text: str) -> None:
     """Write a line to standard error; where that is gone, nobody is left to look."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def bar(
-    description: str, total: int = 0, *, quiet: bool = False
-) -> Iterator[Callable[[int], None]]:
-    """Show a long single piece of work, counted in bytes; `total` 0 means that nobody knows it.
-
-    Gives a function to call with the number of bytes that came in since the last call.
-    """
-    out = terminal.of(sys.stderr)
-    shown = escape.one_line(description)
-    if out.moves and not quiet:
-        from vmctl.ui import live
-
-        with live.meter(sys.stderr, out, shown, total) as advance:
-            yield advance
-        return
-    begun = time.monotonic()
-    count = 0
-
-    def add(more: int) -> None:
-        nonlocal count
-        count += more
-
-    yield add
-    if not quiet:
-        mark = _MARKS[out.unicode]["done"]
-        write(f"{mark} {shown}  {size(count)}  {duration(time.monotonic() - begun)}")

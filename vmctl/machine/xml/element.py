@@ -57,8 +57,3 @@ class Writer:
 def yes_no(value: bool) -> str:
     """Return libvirt's word for a truth value."""
     return "yes" if value else "no"
-
-
-def on_off(value: bool) -> str:
-    """Return libvirt's other word for a truth value."""
-    return "on" if value else "off"
