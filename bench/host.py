@@ -16,9 +16,11 @@ def describe(uri: str) -> dict[str, str]:
     cores = os.cpu_count() or 1
     return {
         "CPU": f"{cpu_model(CPUINFO.read_text())}, {cores} {'core' if cores == 1 else 'cores'}",
-        "KVM": "usable" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "none",
+        "KVM": kvm(),
         "kernel": platform.release(),
-        "QEMU": _first_line("qemu-system-x86_64", "--version").removeprefix("QEMU emulator "),
+        "QEMU": _first_line("qemu-system-x86_64", "--version").removeprefix(
+            "QEMU emulator version "
+        ),
         "libvirt": _first_line("virsh", "-c", uri, "version", "--daemon").rpartition(" ")[2],
         "connection": uri,
         "Python": platform.python_version(),
@@ -26,6 +28,15 @@ def describe(uri: str) -> dict[str, str]:
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "load average before": load(),
     }
+
+
+def kvm() -> str:
+    """Return what vmctl's own probe says: a /dev/kvm that opens need not run a guest."""
+    from vmctl.deadline import Deadline
+    from vmctl.host import gather, verdict
+
+    found = verdict.kvm_verdict(gather.gather(Deadline.after(30)))
+    return "usable" if found.usable else f"not usable ({found.code})"
 
 
 def load() -> str:

@@ -42,7 +42,7 @@ STAGES = {
 }
 TOP = pathlib.Path(__file__).parents[1]
 IMPORTS = "imports"
-INTERPRETER = "interpreter"
+INTERPRETER = "interpreter, and these watches"
 OTHER = "other"
 LAST = "libvirt: start"
 """After this stage the guest runs; what vmctl does then delays nobody's first line."""

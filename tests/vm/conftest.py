@@ -154,13 +154,22 @@ class Site:
     @staticmethod
     def _clear_networks(connection: libvirt.virConnect) -> None:
         """Remove vmctl's networks if no machine at all is left on them."""
-        inside = "".join(domain.XMLDesc() for domain in connection.listAllDomains())
+        inside = "".join(definitions(connection).values())
         for network in connection.listAllNetworks():
             if network.name().startswith("vmctl-") and f"network='{network.name()}'" not in inside:
                 with contextlib.suppress(libvirt.libvirtError):
                     network.destroy()
                 with contextlib.suppress(libvirt.libvirtError):
                     network.undefine()
+
+
+def definitions(connection: libvirt.virConnect) -> dict[str, str]:
+    """Return the XML of all domains by name; those that vanish meanwhile are left out."""
+    found = {}
+    for domain in connection.listAllDomains():
+        with contextlib.suppress(libvirt.libvirtError):
+            found[domain.name()] = domain.XMLDesc()
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -290,6 +290,13 @@ def test_orphans_are_shown_and_removed_when_asked(site: Site) -> None:
     site.run("down", "-y", str(path))
 
 
+def test_a_missing_cdrom_is_refused_before_anything_exists(site: Site) -> None:
+    path, name = site.spec("mode: full\ncdroms: [./no-such.iso]\n")
+    refused = site.run("up", path, status=2)
+    assert f"{path}:6:10: error: there is no file" in refused.err
+    assert not (site.home / "machines" / name).exists()
+
+
 def test_render_has_no_side_effect(site: Site, tmp_path: pathlib.Path) -> None:
     path, name = site.spec("mode: full\n")
     nowhere = tmp_path / "store"

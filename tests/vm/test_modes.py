@@ -99,7 +99,9 @@ def test_a_mode_that_cannot_run_is_refused_before_anything_exists(site: Site, mo
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])
 def test_uefi(site: Site, firmware: str) -> None:
     """Under Secure Boot OVMF starts the host's kernel by its old entry, outside the EFI world."""
-    name = site.up(f"accel: tcg\ndevices: virtio\nfirmware: {firmware}\ntpm: true\n")
+    path, name = site.spec(f"accel: tcg\ndevices: virtio\nfirmware: {firmware}\ntpm: true\n")
+    # The firmware has the initramfs in memory twice for a while.
+    site.run("up", path, "--set", "memory=512MiB")
     if firmware == "uefi":
         assert site.console(name, "ls -d /sys/firmware/efi") == "/sys/firmware/efi"
     assert site.status(name)["drift"] == []

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import libvirt
 import pytest
 
-from tests.vm.conftest import PATIENCE, Site
+from tests.vm.conftest import PATIENCE, Site, definitions
 
 pytestmark = pytest.mark.vm
 
@@ -159,8 +159,8 @@ def require_absent(connection: libvirt.virConnect, name: str) -> None:
     """Skip where somebody else has machines on this network; tests must have left none."""
     mine = f"-{os.getpid()}-"
     if any(
-        f"network='{name}'" in domain.XMLDesc() and mine not in domain.name()
-        for domain in connection.listAllDomains()
+        f"network='{name}'" in xml and mine not in domain
+        for domain, xml in definitions(connection).items()
     ):
         pytest.skip("other machines of this host are on vmctl's networks")
     assert find_network(connection, name) is None

@@ -111,6 +111,12 @@ _KNOWN: tuple[tuple[str, str, type[errors.VmctlError]], ...] = (
         "The host has too little free memory; lower memory: in the spec.",
         errors.HostError,
     ),
+    (
+        "UNIX socket path",
+        "The path of your home directory is too long for libvirt's sockets: start libvirt with a "
+        "shorter XDG_CONFIG_HOME, or use mode full, which has no guest agent.",
+        errors.HostError,
+    ),
     ("No space left on device", "Free some disk space: vmctl doctor shows it.", errors.HostError),
     (
         "unable to open vhost-vsock device",

@@ -86,12 +86,18 @@ def _define(
         return
     machine, (path, text) = todo.machine, spec
     place = site.layout.machine(machine.name)
+    removal.clear_interrupted_creation(site, machine, observed)
+    records.begin(
+        place,
+        "up",
+        digest=machine.digest,
+        keep=removal.kept(machine),
+        networks=steps.network_names(machine),
+    )
     if Action.NETWORK in todo.actions:
         with worker.step("network"):
             steps.ensure_networks(site, machine)
     with worker.step("define"):
-        removal.clear_interrupted_creation(site, machine, observed)
-        records.begin(place, "up", digest=machine.digest, keep=removal.kept(machine))
         steps.write_files(site, machine, text)
         steps.make_disks(machine, running=observed.state.active)
         uuid = observed.current.machine.uuid if observed.current else machine.uuid

@@ -79,14 +79,10 @@ def _undefine(site: Site, observed: Observed) -> None:
 
 def _leave_networks(site: Site, record: records.Record) -> None:
     """Remove networks of vmctl's own that no machine of the store wants any more."""
-    wanted = {
-        network
-        for other in records.every(site.layout)
-        if other.uri == record.uri
-        for network in other.networks
-    }
-    for network in set(record.networks) - wanted:
-        networks.remove_unused(site.connection, network)
+    for network in record.networks:
+        with steps.network_lock(site, network):
+            if network not in set(records.networks(site.layout, record.uri)):
+                networks.remove_unused(site.connection, network)
 
 
 def clear_interrupted_creation(site: Site, machine: Machine, observed: Observed) -> None:

@@ -21,6 +21,7 @@ from vmctl.machine.model import Disk, DiskFormat, Display, Forward, Image, Machi
 from vmctl.machine.state import State
 from vmctl.machine.xml import domain as domain_xml
 from vmctl.machine.xml import interface
+from vmctl.machine.xml import network as network_xml
 from vmctl.store import files, locks, records
 from vmctl.store.layout import Layout
 from vmctl.store.records import Record
@@ -61,12 +62,22 @@ def ensure_networks(site: Site, machine: Machine) -> None:
     """Define and start the networks of vmctl's own that the machine's cards need."""
     for kind in (NicKind.NAT, NicKind.ISOLATED):
         if any(nic.kind is kind for nic in machine.nics):
-            lock = site.layout.lock("network", kind.value)
-            with locks.hold(lock, Deadline.after(_NETWORK_SECONDS), f"Network '{kind}'"):
+            with network_lock(site, network_xml.NAMES[kind]):
                 networks.ensure(site.connection, kind)
     for nic in machine.nics:
         if nic.address:
             networks.reserve(site.connection, nic, machine.name)
+
+
+def network_lock(site: Site, name: str) -> contextlib.AbstractContextManager[None]:
+    """Hold a network's lock: it is made and removed by one vmctl at a time."""
+    lock = site.layout.lock("network", name)
+    return locks.hold(lock, Deadline.after(_NETWORK_SECONDS), f"Network '{name}'")
+
+
+def network_names(machine: Machine) -> tuple[str, ...]:
+    """Return the networks of vmctl's own that a machine wants."""
+    return tuple(sorted({nic.network for nic in machine.nics if nic.network}))
 
 
 def write_files(site: Site, machine: Machine, spec: bytes) -> None:
@@ -144,7 +155,7 @@ def remember(site: Site, machine: Machine, spec: str, uuid: str) -> None:
         memory=machine.memory,
         digest=machine.digest,
         spec=spec,
-        networks=tuple(sorted({nic.network for nic in machine.nics if nic.network})),
+        networks=network_names(machine),
     )
     if before is not None:
         record = dataclasses.replace(

@@ -70,13 +70,15 @@ def run(request: Request) -> Iterator[Event]:
 
 
 def _open(request: Request, *, create_store: bool) -> Workspace:
-    return workspace.open_spec(
+    space = workspace.open_spec(
         request.path,
         uri=request.uri,
         sets=request.sets,
         allow_outside=request.allow_outside,
         create_store=create_store,
     )
+    workspace.require_files(space)
+    return space
 
 
 def _plan(site: Site, space: Workspace) -> Plan:

@@ -18,6 +18,7 @@ from vmctl.machine.model import DiskFormat, Image, Machine
 from vmctl.spec import load
 from vmctl.spec.load import Document
 from vmctl.spec.model import ImageSpec
+from vmctl.spec.problems import SpecError
 from vmctl.store import home, storage
 from vmctl.store.layout import Layout
 
@@ -53,6 +54,18 @@ def open_spec(
     chosen = uri or connections.default_uri()
     around = surroundings(layout, chosen, create_store=create_store)
     return Workspace(document, resolve.resolve(document, around), layout, chosen)
+
+
+def require_files(space: Workspace) -> None:
+    """Raise SpecError for every CD-ROM of the spec that is not there."""
+    missing = [
+        space.document.problem(machine.name, ("cdroms", index), f"there is no file '{file}'")
+        for machine in space.machines
+        for index, file in enumerate(machine.cdroms)
+        if not os.path.isfile(file)
+    ]
+    if missing:
+        raise SpecError(missing)
 
 
 def surroundings(layout: Layout, uri: str, *, create_store: bool) -> resolve.Surroundings:

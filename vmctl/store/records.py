@@ -66,6 +66,17 @@ def every(layout: Layout) -> Iterator[Record]:
             yield record
 
 
+def networks(layout: Layout, uri: str) -> Iterator[str]:
+    """Yield the networks that machines want, those included that are only being made."""
+    for record in every(layout):
+        if record.uri == uri:
+            yield from record.networks
+    for path in layout.machines.glob("*/intent.json"):
+        data = files.read_json(path) or {}
+        if data.get("verb") == "up":
+            yield from data.get("networks", ())
+
+
 def begin(place: MachineFiles, verb: str, **facts: Any) -> None:
     """Record an intent before the first side effect; a kill from here on can be put right."""
     files.make_directory(place.directory)
