@@ -62,7 +62,7 @@ class Boots:
         """Return the group that the contenders' rounds go into."""
         notes = {each.name: NOTES[each.name] for each in contenders}
         title = f"Guest's first line, mode {self.mode}"
-        return Group(title=title, baseline=SAME_XML, metrics=METRICS, notes=notes)
+        return Group(title, SAME_XML, METRICS, notes, subject=VMCTL)
 
     def contenders(self, *, peers: bool) -> list[Contender]:
         """Return everyone: without `peers` only those that start the very same machine.

@@ -78,7 +78,7 @@ def table(group: Group, seed: int) -> list[str]:
             name,
             amount(statistics.median(values), main),
             amount(min(values), main),
-            _ratio(group, name, main, seed),
+            _ratio(group, name, seed),
         ]
         for metric in others:
             known = group.has(name, metric)
@@ -87,23 +87,40 @@ def table(group: Group, seed: int) -> list[str]:
             )
         lines.append(_row(cells))
     notes = [f"* {name}: {note}" for name, note in group.notes.items() if note]
-    return [*lines, *([""] if notes else []), *notes]
+    return [*lines, *_block(comparisons(group, seed)), *_block(notes)]
+
+
+def comparisons(group: Group, seed: int) -> list[str]:
+    """Say how the group's subject compares with each of the others."""
+    if group.subject not in group.names:
+        return []
+    lines = []
+    for name in group.names:
+        if name != group.subject:
+            found = _paired(group, group.subject, name, seed)
+            lines.append(f"* {group.subject} / {name}: {found}, {found.verdict}")
+    return lines
+
+
+def _block(lines: list[str]) -> list[str]:
+    return ["", *lines] if lines else []
 
 
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _ratio(group: Group, name: str, metric: str, seed: int) -> str:
+def _ratio(group: Group, name: str, seed: int) -> str:
     if name == group.baseline:
         return "1"
-    if group.baseline not in group.names:
-        return ""
-    # Each pair draws the same numbers, whatever the table's other rows are.
+    return str(_paired(group, name, group.baseline, seed)) if group.baseline in group.names else ""
+
+
+def _paired(group: Group, ours: str, theirs: str, seed: int) -> estimate.Ratio:
+    # Each pair draws the same numbers, whatever the other rows are.
     chance = random.Random(seed)
-    theirs = group.values(group.baseline, metric)
-    found = estimate.paired_ratio(group.values(name, metric), theirs, chance)
-    return str(found)
+    metric = group.metrics[0]
+    return estimate.paired_ratio(group.values(ours, metric), group.values(theirs, metric), chance)
 
 
 def _title(metric: str) -> str:

@@ -29,13 +29,17 @@ class Round:
 
 @dataclasses.dataclass(slots=True)
 class Group:
-    """Contenders that ran interleaved. Ratios are to `baseline`; `notes` say what each one is."""
+    """Contenders that ran interleaved. Ratios are to `baseline`; `notes` say what each one is.
+
+    `subject` is who is compared with each of the others, with a verdict.
+    """
 
     title: str
     baseline: str
     metrics: tuple[str, ...]
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
     rounds: list[Round] = dataclasses.field(default_factory=list)
+    subject: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -64,6 +68,7 @@ class Group:
             baseline=data["baseline"],
             metrics=tuple(data["metrics"]),
             notes=dict(data["notes"]),
+            subject=data["subject"],
             rounds=[Round(tuple(each["order"]), each["samples"]) for each in data["rounds"]],
         )
 

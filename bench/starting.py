@@ -49,7 +49,7 @@ def listing(site: Site, count: int) -> tuple[Group, list[Contender]]:
     notes[bulk] += "a Python program can do"
     notes["import libvirt"] = "the binding's import alone"
     title = f"A list of {count} machines that are off"
-    group = Group(title=title, baseline="virsh list --all", metrics=METRICS, notes=notes)
+    group = Group(title, "virsh list --all", METRICS, notes, subject="vmctl ps --all")
     return group, _contenders(site, commands)
 
 

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from bench import rounds, stages
-from bench.results import Results, amount, table
+from bench.results import Results, amount, comparisons, table
 from bench.rounds import Contender, Group
 
 SECONDS = "wall_seconds"
@@ -77,6 +77,14 @@ def test_a_table_has_medians_ratios_and_notes() -> None:
     assert "| a | 500 ms | 500 ms | 0.25 (0.25 to 0.25) | 2 KiB |" in text
     assert "| b | 2.00 s | 2.00 s | 1 |  |" in text
     assert "* b: x" in text
+
+
+def test_the_subject_is_compared_with_each_of_the_others() -> None:
+    found, _ = measured()
+    assert comparisons(found, seed=1) == []
+    found.subject = "a"
+    assert comparisons(found, seed=1) == ["* a / b: 0.25 (0.25 to 0.25), less"]
+    assert comparisons(found, seed=1)[0] in table(found, seed=1)
 
 
 def test_a_group_without_a_whole_round_says_so() -> None:

@@ -70,6 +70,11 @@ _UNREADABLE = (
     "vmctl doctor checks the store."
 )
 
+_LONG_HOME = (
+    "The path of your home directory is too long for libvirt's sockets: start libvirt with a "
+    "shorter XDG_CONFIG_HOME, or use mode full, which has no guest agent."
+)
+
 _KNOWN: tuple[tuple[str, str, type[errors.VmctlError]], ...] = (
     (
         "does not support virt type 'kvm'",
@@ -113,8 +118,7 @@ _KNOWN: tuple[tuple[str, str, type[errors.VmctlError]], ...] = (
     ),
     (
         "UNIX socket path",
-        "The path of your home directory is too long for libvirt's sockets: start libvirt with a "
-        "shorter XDG_CONFIG_HOME, or use mode full, which has no guest agent.",
+        _LONG_HOME,
         errors.HostError,
     ),
     ("No space left on device", "Free some disk space: vmctl doctor shows it.", errors.HostError),
