@@ -77,7 +77,7 @@ def _open(request: Request, *, create_store: bool) -> Workspace:
         allow_outside=request.allow_outside,
         create_store=create_store,
     )
-    workspace.require_files(space)
+    workspace.require_surroundings(space)
     return space
 
 

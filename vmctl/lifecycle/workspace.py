@@ -8,6 +8,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.host import gather, nesting, verdict
 from vmctl.host.facts import HostFacts
@@ -56,8 +57,17 @@ def open_spec(
     return Workspace(document, resolve.resolve(document, around), layout, chosen)
 
 
-def require_files(space: Workspace) -> None:
-    """Raise SpecError for every CD-ROM of the spec that is not there."""
+def require_surroundings(space: Workspace) -> None:
+    """Raise SpecError for every CD-ROM that is not there, HostError for a missing bridge."""
+    for machine in space.machines:
+        for nic in machine.nics:
+            if nic.bridge and not os.path.isdir(f"/sys/class/net/{nic.bridge}/bridge"):
+                raise errors.HostError(
+                    f"Machine '{machine.name}' wants bridge '{nic.bridge}', which this host does "
+                    "not have.",
+                    hint=f"See what there is: ip link show type bridge; make one: "
+                    f"sudo ip link add {nic.bridge} type bridge",
+                )
     missing = [
         space.document.problem(machine.name, ("cdroms", index), f"there is no file '{file}'")
         for machine in space.machines
