@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from vmctl.cli import app, context
 from vmctl.store import layout
 from vmctl.ui import terminal
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -27,6 +30,8 @@ fish:  vmctl completion fish > ~/.config/fish/completions/vmctl.fish
 @context.options
 def completion(_context: context.Context, shell: str) -> None:
     """Print the completion script of a shell."""
+    from click.shell_completion import ShellComplete, get_completion_class
+
     kind = get_completion_class(shell)
     if kind is None:
         raise LookupError(f"click has no completion for {shell}")
@@ -48,6 +53,9 @@ def machine_names(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete an argument that is a machine's name (for `shell_complete=`)."""
+    # Every command names this function, and few are completed.
+    from click.shell_completion import CompletionItem
+
     given = ctx.params.get(parameter.name or "") or ()
     taken = given if isinstance(given, tuple | list) else ()
     return [
@@ -61,5 +69,7 @@ def machines_and_specs(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete an argument that is a machine's name or a spec file (for `shell_complete=`)."""
+    from click.shell_completion import CompletionItem
+
     names = machine_names(ctx, parameter, incomplete)
     return names or [CompletionItem(incomplete, type="file")]

@@ -16,7 +16,7 @@ from vmctl.deadline import Deadline
 from vmctl.guest import console_log, readiness
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
-from vmctl.images import build, local, qcow2
+from vmctl.images import qcow2
 from vmctl.machine.model import Disk, DiskFormat, Display, Forward, Image, Machine, NicKind
 from vmctl.machine.state import State
 from vmctl.machine.xml import domain as domain_xml
@@ -47,6 +47,8 @@ class Site:
 
 def build_image(site: Site, wanted: ImageSpec, progress: Callable[..., None]) -> Image:
     """Build an image that is not in the store yet, or copy the user's own into it."""
+    # Needed once in a machine's life, and dear to import.
+    from vmctl.images import build, local
 
     def told(what: str, done: int, total: int) -> None:
         progress(what, done, total)

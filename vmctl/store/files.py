@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pathlib
-import secrets
 from typing import Any
 
 from vmctl import errors
@@ -57,7 +56,7 @@ def sync_directory(path: pathlib.Path) -> None:
 
 def temporary(path: pathlib.Path) -> pathlib.Path:
     """Return an unused name beside `path`; `clear_temporaries` finds such names again."""
-    return path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+    return path.with_name(f"{_TEMPORARY}{path.name}-{os.urandom(4).hex()}")
 
 
 def clear_temporaries(directory: pathlib.Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 
 from vmctl import errors
@@ -22,7 +21,7 @@ def opened(layout: Layout) -> str:
     files.make_directory(layout.home)
     for directory in (layout.machines, layout.images, layout.image_names, layout.locks):
         files.make_directory(directory)
-    files.write_json(layout.format_file, {"format": FORMAT, "id": secrets.token_hex(8)})
+    files.write_json(layout.format_file, {"format": FORMAT, "id": os.urandom(8).hex()})
     return store_id(layout)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,9 @@ class Record:
     ready: bool = False
 
 
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Record))
+
+
 def write(place: MachineFiles, record: Record) -> None:
     """Remember a machine."""
     files.write_json(place.record, dataclasses.asdict(record))
@@ -46,10 +50,9 @@ def read(place: MachineFiles) -> Record | None:
     data = files.read_json(place.record)
     if data is None:
         return None
-    known = {field.name for field in dataclasses.fields(Record)}
     try:
         data["networks"] = tuple(data.get("networks", ()))
-        return Record(**{key: value for key, value in data.items() if key in known})
+        return Record(**{key: value for key, value in data.items() if key in _FIELDS})
     except TypeError:
         return None
 
@@ -57,11 +60,11 @@ def read(place: MachineFiles) -> Record | None:
 def every(layout: Layout) -> Iterator[Record]:
     """Yield all machines that the store remembers, by name."""
     try:
-        directories = sorted(layout.machines.iterdir())
+        names = sorted(os.listdir(layout.machines))
     except OSError:
         return
-    for directory in directories:
-        record = read(MachineFiles(directory))
+    for name in names:
+        record = read(layout.machine(name))
         if record is not None:
             yield record
 

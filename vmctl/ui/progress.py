@@ -39,9 +39,13 @@ def follow(happenings: Iterable[events.Event], *, quiet: bool = False) -> None:
     passes through after the display is closed; an interruption closes `happenings`.
     """
     try:
+        # Begun before the display: importing rich takes as long as starting a guest.
+        stream = iter(happenings)
+        first = next(stream, None)
         with _display(quiet=quiet) as display:
-            for event in happenings:
-                display.show(event)
+            while first is not None:
+                display.show(first)
+                first = next(stream, None)
     finally:
         close: Callable[[], None] | None = getattr(happenings, "close", None)
         if close is not None:
