@@ -106,7 +106,9 @@ def test_an_interruption_is_orderly(site: Site, number: signal.Signals, seconds:
     time.sleep(seconds)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode in (130, 0), err
+    # An interruption inside exec(), which dataclasses call, makes CPython itself end by SIGINT
+    # after everything was handled; a shell sees 130 either way.
+    assert process.returncode in (130, 0, -signal.SIGINT), err
     assert "Traceback" not in err
     if seconds % 1:
         site.run("up", path)
