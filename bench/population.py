@@ -39,7 +39,7 @@ def defined(site: Site, count: int) -> Iterator[None]:
             for machine in space.machines:
                 files.make_directory(layout.machine(machine.name).directory)
                 steps.define(place, machine)
-                steps.remember(place, machine, str(spec), machine.uuid)
+                steps.remember(place, machine, str(spec), machine.uuid, running=False)
         yield
     finally:
         for machine in space.machines:

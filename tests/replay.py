@@ -31,6 +31,7 @@ TINY = Image(
     ready_pattern="vmctl-tiny: ready",
     ready_timeout=30.0,
     agent=True,
+    memory=128 << 20,
 )
 DISTRIBUTION = Image(
     name="distribution",

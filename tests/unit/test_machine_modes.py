@@ -33,7 +33,9 @@ def test_auto_falls_back_loudly_with_reason_and_fix() -> None:
     assert choice.mode is Mode.TCG_VIRTIO
     assert choice.loud
     assert NO_KVM.cause.partition(". ")[0] in choice.why
-    assert choice.hint == NO_KVM.fix
+    assert choice.hint == ""
+    forbidden = verdict.kvm_verdict(replay.host("kvm-forbidden"), system=False)
+    assert "usermod" in modes.choose(modes.Wish(), forbidden, STANDARD).hint
 
 
 def test_auto_emulates_devices_for_an_image_without_virtio() -> None:

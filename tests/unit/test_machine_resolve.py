@@ -169,3 +169,10 @@ def test_digest_covers_the_machine_and_not_the_telling(resolved) -> None:  # typ
     assert dataclasses.replace(machine, why="other").digest == machine.digest
     assert dataclasses.replace(machine, cpus=2).digest != machine.digest
     assert resolved("name: web\nimage: tiny\n").digest == machine.digest
+
+
+def test_an_image_has_a_least_memory(resolved) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SpecError) as refusal:
+        resolved("name: web\nimage: tiny\nmemory: 64MiB\n")
+    assert "at least 128MiB" in refusal.value.problems[0].message
+    assert refusal.value.problems[0].line == 3

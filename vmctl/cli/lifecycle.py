@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,6 +55,7 @@ def _follow(events: Iterable[Event], context: contexts.Context) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result (or the plan) as JSON.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the machines are ready.")
 @click.option("--remove-orphans", is_flag=True, help="Remove machines the spec no longer names.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before machines are removed.")
 @click.option("--allow-outside", is_flag=True, help="Allow files outside the spec's directory.")
 @contexts.options
 def up(  # noqa: PLR0913
@@ -66,6 +67,7 @@ def up(  # noqa: PLR0913
     as_json: bool,
     no_wait: bool,
     remove_orphans: bool,
+    yes: bool,
     allow_outside: bool,
 ) -> None:
     """Make machines run as their spec says.
@@ -86,8 +88,19 @@ def up(  # noqa: PLR0913
     if dry_run:
         _show_plan(upping.planned(request), as_json=as_json)
         return
+    if remove_orphans:
+        _ask_to_remove(upping.planned(request).orphans, yes=yes)
     _follow(upping.run(request), context)
     _show_result(context, request.path, as_json=as_json)
+
+
+def _ask_to_remove(names: Sequence[str], *, yes: bool, also: str = "") -> None:
+    """Ask before machines go; ends the command, with nothing done, when the answer is no."""
+    from vmctl.ui import ask
+
+    if names and not ask.confirm(f"Remove {', '.join(names)} with their disks{also}?", yes=yes):
+        click.echo("Nothing was removed.", err=True)
+        click.get_current_context().exit(1)
 
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
@@ -106,13 +119,13 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
             item.machine.name,
             item.machine.mode,
             item.observed.state,
-            ", ".join(item.actions) or "nothing",
+            ", ".join(item.changes) or "nothing",
             "; ".join([*(str(change) for change in item.waiting), *item.drift]),
         )
         for item in plan.machines
     ]
     rows += [(name, "", "", "not in the spec any more", "") for name in plan.orphans]
-    table.show(("machine", "mode", "state", "to do", "left as it is"), rows, state="state")
+    table.show(("machine", "mode", "state", "to do", "notes"), rows, state="state")
 
 
 def _show_result(context: contexts.Context, path: pathlib.Path, *, as_json: bool) -> None:
@@ -143,14 +156,13 @@ def down(context: contexts.Context, targets: tuple[str, ...], yes: bool, delete_
     """
     from vmctl.lifecycle import power
     from vmctl.lifecycle import targets as meaning
-    from vmctl.ui import ask
 
-    names = meaning.names(targets)
-    what = "and ALL their disks" if delete_kept else "and their disks (not those with keep: true)"
-    if not ask.confirm(f"Remove {', '.join(names)} {what}?", yes=yes):
-        raise click.Abort
+    asked = power.Request(names=meaning.names(targets), uri=context.uri)
+    names = power.existing(asked, missing_ok=_only_specs(targets))
+    kept = ", also those with keep: true" if delete_kept else " (not those with keep: true)"
+    _ask_to_remove(names, yes=yes, also=kept)
     request = power.Request(names=names, uri=context.uri)
-    _follow(power.down(request, with_kept=delete_kept, missing_ok=_only_specs(targets)), context)
+    _follow(power.down(request, with_kept=delete_kept), context)
 
 
 def _only_specs(words: tuple[str, ...]) -> bool:
@@ -188,7 +200,8 @@ def stop(
     """
     from vmctl.lifecycle import power
 
-    _follow(power.stop(_request(context, targets, timeout=timeout, force=force)), context)
+    how = {"timeout": timeout, "force": force, "missing_ok": _only_specs(targets)}
+    _follow(power.stop(_request(context, targets, **how)), context)
 
 
 @click.command()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import termios
+import time
 import tty
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ ESCAPE = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
 
 _POLL = 0.02
+_SILENCE_SECONDS = 1.0
+"""How long the guest may be silent after the end of a piped input, until that was its answer."""
 
 
 def attach(stream: Stream, stdin: int, stdout: int) -> None:
@@ -24,25 +27,29 @@ def attach(stream: Stream, stdin: int, stdout: int) -> None:
     """
     pending = b""
     reading = True
+    heard = time.monotonic()
     with _raw(stdin):
         while True:
             received = stream.receive()
             if received is None:
                 return
             if received:
+                heard = time.monotonic()
                 _write(stdout, received)
             if pending:
                 pending = stream.send(pending)
             idle = 0.0 if received or pending else _POLL
             if not reading:
-                if not pending and not received:
+                if not pending and time.monotonic() - heard > _SILENCE_SECONDS:
                     return
+                time.sleep(idle)
                 continue
             if select.select([stdin], [], [], idle)[0]:
                 typed = os.read(stdin, 1024)
                 if ESCAPE in typed:
                     return
                 reading = bool(typed)
+                heard = time.monotonic()
                 pending += typed
 
 

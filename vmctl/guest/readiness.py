@@ -18,6 +18,9 @@ _STATE_EVERY = 10
 """Polls of the log for each question to libvirt."""
 
 _KEPT_LINES = 20
+_ANSI = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]")
+"""What terminals take as commands; firmware writes screens full of it."""
+
 _TAIL_LINES = 15
 
 
@@ -37,7 +40,8 @@ class Watch:
     @property
     def last_seen(self) -> str:
         """The last line with something in it."""
-        return next((line for line in reversed(self._lines) if line.strip()), "")
+        plain = (_ANSI.sub("", line).strip() for line in reversed(self._lines))
+        return next((line for line in plain if line), "")
 
     def wait(
         self, deadline: Deadline, seen: Callable[[str], None], cancelled: Callable[[], bool]
@@ -116,4 +120,4 @@ class Watch:
         )
 
     def _tail(self) -> str:
-        return console_log.last_lines(self._log, _TAIL_LINES, since=self._offset)
+        return _ANSI.sub("", console_log.last_lines(self._log, _TAIL_LINES, since=self._offset))

@@ -92,6 +92,7 @@ def _image(known: Mapping[str, Any], digest: str, directory: pathlib.Path) -> Im
         drivers=frozenset(known.get("drivers", ())),
         ready_pattern=str(known.get("ready_pattern", "")),
         ready_timeout=float(known.get("ready_timeout", 0.0)),
+        memory=int(known.get("memory", 0)),
         agent=bool(known.get("agent", False)),
         login=str(known.get("login", "")),
     )
@@ -112,6 +113,7 @@ def promised(name: str) -> dict[str, Any]:
         "drivers": sorted(recipe.drivers),
         "ready_pattern": recipe.ready.pattern if recipe.ready else "",
         "ready_timeout": recipe.ready.timeout if recipe.ready else 0.0,
+        "memory": recipe.memory or 0,
         "agent": recipe.agent,
         "login": recipe.login,
     }

@@ -64,13 +64,14 @@ def start_again(site: Site, observed: Observed, worker: Worker) -> Machine:
 
 
 def _tell(todo: MachinePlan, worker: Worker) -> None:
-    machine = todo.machine
-    if machine.fallback and Action.START in todo.actions:
-        worker.note("warning", machine.why, machine.remedy)
-    for change in todo.waiting:
-        worker.note("warning", f"{change} (takes effect {change.effect})", _remedy(todo, worker))
     for drift in todo.drift:
         worker.note("warning", f"changed by other hands, left as it is: {drift}")
+    for change in todo.waiting:
+        if todo.drift:
+            worker.note("warning", f"{change} (not done: the domain was changed by other hands)")
+        else:
+            said = f"{change} (takes effect {change.effect})"
+            worker.note("warning", said, _remedy(todo, worker))
 
 
 def _remedy(todo: MachinePlan, worker: Worker) -> str:
@@ -102,7 +103,7 @@ def _define(
         steps.make_disks(machine, running=observed.state.active)
         uuid = observed.current.machine.uuid if observed.current else machine.uuid
         steps.define(site, machine, uuid=uuid, machine_type=_machine_type(machine, observed))
-        steps.remember(site, machine, path, uuid)
+        steps.remember(site, machine, path, uuid, running=observed.state.active)
         records.finish(place)
 
 
@@ -121,7 +122,7 @@ def _run(site: Site, todo: MachinePlan, worker: Worker) -> Machine:
             steps.ensure_networks(site, machine)
     if Action.START in todo.actions:
         with worker.step("start"):
-            steps.start(site, machine.name)
+            steps.start(site, machine)
     if Action.RESUME in todo.actions:
         with worker.step("resume"):
             steps.resume(site, machine.name)

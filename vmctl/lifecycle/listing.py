@@ -32,6 +32,7 @@ class Details:
     addresses: tuple[str, ...]
     forwards: tuple[str, ...]
     drift: tuple[str, ...]
+    pending: tuple[str, ...]
     interrupted: str
     spec: str
     login: str
@@ -57,7 +58,7 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
             f"({observed.intent or 'it was removed by other hands'}).",
             hint=f"Make it again with vmctl up SPEC, or clear it with vmctl down {name}.",
         )
-    machine = observed.current.machine
+    machine = observed.running or observed.current.machine
     record = records.read(layout.machine(name))
     running = observed.state.active and connection.real
     domain = domains.get(connection, name)
@@ -71,6 +72,7 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
         addresses=_addresses(connection, machine) if running else (),
         forwards=_forwards(connection, machine) if running else (),
         drift=_drift(observed, record),
+        pending=tuple(str(difference) for difference in observed.pending),
         interrupted=observed.intent,
         spec=record.spec if record else "",
         login=record.login if record else "",

@@ -23,11 +23,13 @@ def observe(connection: Connection, layout: Layout, name: str) -> Observed:
     if domain is None or definition is None:
         return Observed(name=name, intent=intent, files=files)
     state, reason = domains.state(domain)
+    live = domains.live_xml(connection, name) if state.active else ""
     return Observed(
         name=name,
         state=state,
         reason=reason,
         current=domain_xml.read(definition.xml, autostart=definition.autostart),
+        running=domain_xml.read(live, autostart=definition.autostart).machine if live else None,
         intent=intent,
         files=files,
     )
@@ -40,11 +42,14 @@ def observe_all(
     return {name: observe(connection, layout, name) for name in names}
 
 
-def orphans(connection: Connection, layout: Layout, project: str, named: set[str]) -> list[str]:
-    """Return machines of a project, on this connection, that its spec no longer names."""
+def orphans(connection: Connection, layout: Layout, spec: str, named: set[str]) -> list[str]:
+    """Return machines that were made from a spec, on this connection, and are not in it any more.
+
+    By the file and not by the project: specs of one directory share their default project.
+    """
     found = []
     for record in records.every(layout):
-        if record.project == project and record.name not in named and record.uri == connection.uri:
+        if record.spec == spec and record.name not in named and record.uri == connection.uri:
             seen = observe(connection, layout, record.name)
             if seen.state is not State.ABSENT or seen.files:
                 found.append(record.name)

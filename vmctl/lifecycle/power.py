@@ -24,13 +24,17 @@ STOP_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Machines by name, and how to treat them; `timeout` in seconds, None for the usual."""
+    """Machines by name, and how to treat them.
+
+    `timeout` in seconds, None for the usual; `missing_ok` takes absent machines as stopped.
+    """
 
     names: Sequence[str]
     uri: str | None = None
     force: bool = False
     wait: bool = True
     timeout: float | None = None
+    missing_ok: bool = False
 
 
 Action = Callable[[Site, Observed, Worker, Request], None]
@@ -43,7 +47,7 @@ def start(request: Request) -> Iterator[Event]:
 
 def stop(request: Request) -> Iterator[Event]:
     """Stop machines: the power button, and the plug only with `force`."""
-    return _each(request, _stop_locked, last_first=True)
+    return _each(request, _stop_locked, last_first=True, missing_ok=request.missing_ok)
 
 
 def restart(request: Request) -> Iterator[Event]:
@@ -66,14 +70,30 @@ def wait(request: Request) -> Iterator[Event]:
     return _each(request, _wait)
 
 
-def down(request: Request, *, with_kept: bool = False, missing_ok: bool = False) -> Iterator[Event]:
-    """Remove machines with all that was made for them; `missing_ok` takes absent ones as done."""
+def existing(request: Request, *, missing_ok: bool) -> list[str]:
+    """Return the names that there is something to remove of.
+
+    Raises NotFoundError for one that there is nothing of, unless `missing_ok`, and ConflictError
+    for a domain of others.
+    """
+    layout = Layout.default()
+    with connections.opened(request.uri, layout) as connection:
+        found = observe.observe_all(connection, layout, request.names)
+    there = [name for name, seen in found.items() if seen.exists or seen.files]
+    for name, seen in found.items():
+        if name in there or not missing_ok:
+            removal.refuse_foreign(seen)
+    return there
+
+
+def down(request: Request, *, with_kept: bool = False) -> Iterator[Event]:
+    """Remove machines with all that was made for them; what is gone already is as it should be."""
 
     def work(site: Site, observed: Observed, worker: Worker, _request: Request) -> None:
         with execute.locked(site, observed.name) as current:
             removal.remove(site, current, worker, with_kept=with_kept)
 
-    return _each(request, work, last_first=True, must_exist=False, missing_ok=missing_ok)
+    return _each(request, work, last_first=True, must_exist=False, missing_ok=True)
 
 
 def _each(

@@ -11,6 +11,7 @@ from vmctl.lifecycle.steps import Site
 from vmctl.machine.model import Accel, Machine
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
+from vmctl.machine.xml import network as network_xml
 from vmctl.store import records
 
 _SYNC_SECONDS = 10.0
@@ -49,14 +50,12 @@ def remove(site: Site, observed: Observed, worker: Worker, *, with_kept: bool = 
         # Before the intent: whoever interrupts this has lost nothing yet.
         with worker.step("stop"):
             _let_write(site, machine, worker)
-    record = records.read(place)
     records.begin(place, "down", keep=spared)
     with worker.step("remove"):
         _undefine(site, observed)
         stays = frozenset() if with_kept else frozenset(spared)
         steps.remove_files(site, observed.name, kept=stays)
-        if record is not None:
-            _leave_networks(site, record)
+        _leave_networks(site)
 
 
 def _let_write(site: Site, machine: Machine, worker: Worker) -> None:
@@ -77,11 +76,11 @@ def _undefine(site: Site, observed: Observed) -> None:
         networks.release(site.connection, nic)
 
 
-def _leave_networks(site: Site, record: records.Record) -> None:
+def _leave_networks(site: Site) -> None:
     """Remove networks of vmctl's own that no machine of the store wants any more."""
-    for network in record.networks:
+    for network in () if site.connection.session else network_xml.NAMES.values():
         with steps.network_lock(site, network):
-            if network not in set(records.networks(site.layout, record.uri)):
+            if network not in set(records.networks(site.layout, site.connection.uri)):
                 networks.remove_unused(site.connection, network)
 
 

@@ -43,10 +43,8 @@ class Worker:
         with slot:
             begun = time.monotonic()
             self._say(Step(machine=self.name, step=what, phase=Phase.STARTED))
-            last: dict[str, str] = {}
 
             def progress(note: str = "", done: int = 0, total: int = 0) -> None:
-                last["note"] = note
                 self._say(
                     Step(
                         machine=self.name,
@@ -64,7 +62,7 @@ class Worker:
             except BaseException as problem:
                 self._say(self._ended(what, Phase.FAILED, begun, str(problem)))
                 raise
-            self._say(self._ended(what, Phase.DONE, begun, last.get("note", "")))
+            self._say(self._ended(what, Phase.DONE, begun, ""))
 
     def _ended(self, what: str, phase: Phase, begun: float, note: str) -> Step:
         seconds = time.monotonic() - begun

@@ -140,7 +140,7 @@ def define(site: Site, machine: Machine, *, uuid: str = "", machine_type: str = 
     domains.define(site.connection, written.text(), autostart=machine.autostart)
 
 
-def remember(site: Site, machine: Machine, spec: str, uuid: str) -> None:
+def remember(site: Site, machine: Machine, spec: str, uuid: str, *, running: bool) -> None:
     """Keep in the store what `ps` shows of the machine; `uuid` is its domain's."""
     place = site.layout.machine(machine.name)
     before = records.read(place)
@@ -166,20 +166,33 @@ def remember(site: Site, machine: Machine, spec: str, uuid: str) -> None:
             boot_offset=before.boot_offset,
             ready=before.ready,
         )
+    if before is not None and running:
+        # Until the next start these are what runs.
+        record = dataclasses.replace(
+            record, mode=before.mode, cpus=before.cpus, memory=before.memory
+        )
     records.write(place, record)
 
 
-def start(site: Site, name: str) -> None:
+def start(site: Site, machine: Machine) -> None:
     """Start a machine and remember where its console output begins."""
-    place = site.layout.machine(name)
-    domain = domains.get(site.connection, name)
+    place = site.layout.machine(machine.name)
+    domain = domains.get(site.connection, machine.name)
     offset = console_log.size(place.console_log)
     record = records.read(place)
     if record is None:
         domains.start(domain)
         return
     # Written before and after: a kill in between must not lead to an older run's output.
-    begun = dataclasses.replace(record, boot_id=-1, boot_offset=offset, ready=False)
+    begun = dataclasses.replace(
+        record,
+        boot_id=-1,
+        boot_offset=offset,
+        ready=False,
+        mode=machine.mode.value,
+        cpus=machine.cpus,
+        memory=machine.memory,
+    )
     records.write(place, begun)
     domains.start(domain)
     records.write(place, dataclasses.replace(begun, boot_id=domain.ID()))

@@ -15,7 +15,7 @@ from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.lifecycle.workspace import Workspace
 from vmctl.machine import plan, resolve
-from vmctl.machine.plan import Plan
+from vmctl.machine.plan import Action, Plan
 from vmctl.spec.model import ImageSpec
 
 
@@ -58,7 +58,8 @@ def run(request: Request) -> Iterator[Event]:
                     hint="Wait until nobody writes to it, then try again.",
                 )
         todo = _plan(site, space)
-        yield from _orphans(site, todo, remove=request.remove_orphans)
+        yield from _orphans(site, todo, request)
+        yield from _fallbacks(todo)
         text = (os.path.abspath(space.document.path), space.document.text)
         machines = resolve.by_name(space.machines)
 
@@ -84,7 +85,8 @@ def _open(request: Request, *, create_store: bool) -> Workspace:
 def _plan(site: Site, space: Workspace) -> Plan:
     names = {machine.name for machine in space.machines}
     observed = observe.observe_all(site.connection, site.layout, names)
-    orphans = observe.orphans(site.connection, site.layout, space.document.project, names)
+    spec = os.path.abspath(space.document.path)
+    orphans = observe.orphans(site.connection, site.layout, spec, names)
     todo = plan.plan(space.machines, observed, orphans)
     for item in todo.machines:
         if not item.observed.state.active:
@@ -118,16 +120,27 @@ def _build(site: Site, images: dict[str, ImageSpec]) -> Iterator[Event]:
     yield from schedule.carry_out(list(images), {}, work)
 
 
-def _orphans(site: Site, todo: Plan, *, remove: bool) -> Iterator[Event]:
+def _fallbacks(todo: Plan) -> Iterator[Event]:
+    """Say loudly, once for each reason, that machines get less than the best mode."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for item in todo.machines:
+        if item.machine.fallback and Action.START in item.actions:
+            key = (item.machine.why, item.machine.remedy)
+            reasons.setdefault(key, []).append(item.machine.name)
+    for (why, remedy), names in reasons.items():
+        yield Note(machine=", ".join(names), level="warning", text=why, hint=remedy)
+
+
+def _orphans(site: Site, todo: Plan, request: Request) -> Iterator[Event]:
     if not todo.orphans:
         return
-    if not remove:
+    if not request.remove_orphans:
         names = ", ".join(todo.orphans)
         yield Note(
             machine="",
             level="warning",
             text=f"The spec no longer names these machines of the project: {names}.",
-            hint="Remove them: vmctl up --remove-orphans",
+            hint=f"Remove them: vmctl up --remove-orphans {request.path}",
         )
         return
 

@@ -102,7 +102,8 @@ class Image:
     `digest` is the sha256 (hex) of the content; empty while the image is not in the store, and then
     the paths are where it would lie. `efi_kernel` is the same kernel in the form that UEFI firmware
     starts (bzImage), where `kernel` is another. `drivers` says what the kernel can drive (virtio,
-    ahci, ide, e1000, e1000e). `size` is the virtual size of the disk in bytes.
+    ahci, ide, e1000, e1000e). `size` is the virtual size of the disk, `memory`
+    the least that a machine needs for it, both in bytes.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Image:
     initrd: str = ""
     cmdline: str = ""
     size: int = _aside(0)
+    memory: int = _aside(0)
     drivers: frozenset[str] = _aside(frozenset())
     ready_pattern: str = _aside("")
     ready_timeout: float = _aside(0.0)

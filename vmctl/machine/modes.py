@@ -64,7 +64,12 @@ def choose(wish: Wish, kvm: Verdict, drivers: frozenset[str] | None) -> Choice:
     mode = Mode.of(accel, devices)
     if accel is Accel.KVM:
         require(mode, kvm)
-    return Choice(mode, f"{MEANING[mode]} ({why})", loud, kvm.fix if loud else "")
+    return Choice(mode, f"{MEANING[mode]} ({why})", loud, _remedy(kvm) if loud else "")
+
+
+def _remedy(kvm: Verdict) -> str:
+    """Return how to get KVM, where there is a way; that auto runs without it is known by now."""
+    return "" if kvm.fix.startswith("Use mode full or auto") else kvm.fix
 
 
 def _accel(wish: Wish, kvm: Verdict) -> tuple[Accel, str, bool]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from vmctl.machine import compare
+from vmctl.machine.compare import Difference
+from vmctl.machine.model import Machine
 from vmctl.machine.state import State
 from vmctl.machine.xml.domain import ReadBack
 
@@ -13,7 +16,8 @@ class Observed:
     """One name, as found.
 
     `reason` says why the machine is in its state ("guest panicked"). `current` is None where there
-    is no domain. `intent` is the verb of a command that was interrupted. `files` says that the
+    is no domain, `running` is the machine as it runs, which may differ from how it is defined.
+    `intent` is the verb of a command that was interrupted. `files` says that the
     store holds something for this name.
     """
 
@@ -21,8 +25,16 @@ class Observed:
     state: State = State.ABSENT
     reason: str = ""
     current: ReadBack | None = None
+    running: Machine | None = None
     intent: str = ""
     files: bool = False
+
+    @property
+    def pending(self) -> tuple[Difference, ...]:
+        """What is defined and does not run yet: it waits for the next start."""
+        if self.running is None or self.current is None:
+            return ()
+        return compare.differences(self.running, self.current.machine)
 
     @property
     def exists(self) -> bool:

@@ -43,6 +43,13 @@ class MachinePlan:
     waiting: tuple[Difference, ...] = ()
     drift: tuple[str, ...] = ()
 
+    @property
+    def changes(self) -> tuple[Action, ...]:
+        """The actions that change something; to look again is none."""
+        return tuple(
+            action for action in self.actions if action not in (Action.FORWARD, Action.WAIT)
+        )
+
     def as_dict(self) -> dict[str, object]:
         """Return plain data, for JSON."""
         return {
@@ -99,7 +106,7 @@ def plan_one(machine: Machine, observed: Observed) -> MachinePlan:
         )
     if same_spec or drift:
         # Other hands changed the domain: that is shown, and not overwritten.
-        waiting: tuple[Difference, ...] = () if same_spec else changes
+        waiting = observed.pending if same_spec else changes
         shown = drift or tuple(str(change) for change in changes)
         return MachinePlan(
             machine=machine,

@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
-from vmctl import deadline, errors
+from vmctl import deadline, errors, sizes
 from vmctl.host.facts import HostFacts
 from vmctl.host.verdict import Verdict
 from vmctl.machine import modes
@@ -103,7 +103,7 @@ class _Resolution:
         choice = self._choice(image)
         board = self._board(choice.mode, image)
         memory_max = spec.memory_max or spec.memory
-        self._refuse_contradictions(choice.mode, board, memory_max)
+        self._refuse_contradictions(choice.mode, board, image, memory_max)
         self._require_host(choice.mode)
         disks = self._disks(choice.mode, image)
         return Machine(
@@ -185,8 +185,16 @@ class _Resolution:
         except modes.MissingDriverError as problem:
             raise self.problem("image", problem.message, problem.hint) from None
 
-    def _refuse_contradictions(self, mode: Mode, board: modes.Board, memory_max: int) -> None:
+    def _refuse_contradictions(
+        self, mode: Mode, board: modes.Board, image: Image | None, memory_max: int
+    ) -> None:
         spec = self.spec
+        if image is not None and spec.memory < image.memory:
+            raise self.problem(
+                "memory",
+                f"image '{image.name}' needs at least {sizes.text(image.memory)}; "
+                f"got {sizes.text(spec.memory)}",
+            )
         if mode.devices is Devices.EMULATED and memory_max > spec.memory:
             raise self.problem(
                 "memory_max",

@@ -44,6 +44,7 @@ class Recipe(Strict):
     builder: scalars.Label = Field(description="What builds it.")
     drivers: tuple[Driver, ...] = Field(max_length=8, description="What its kernel can drive.")
     ready: RecipeReady | None = Field(default=None, description="How it tells that it is ready.")
+    memory: scalars.Memory | None = Field(default=None, description="The least that it needs.")
     agent: scalars.Truth = Field(
         default=False, description="Whether QEMU's guest agent runs in it."
     )

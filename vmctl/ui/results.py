@@ -71,6 +71,9 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
     if details.interrupted:
         text = f"'{details.interrupted}' was interrupted; run it again to finish it"
         yield _line("unfinished", out.painted(text, "yellow"))
+    for change in details.pending:
+        text = f"{escape.one_line(change)} (restart it: vmctl restart {machine.name})"
+        yield _line("next start", out.painted(text, "yellow"))
     for drift in details.drift:
         yield _line("drift", out.painted(escape.one_line(drift), "yellow"))
 

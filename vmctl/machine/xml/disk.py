@@ -130,6 +130,8 @@ def read(root: ET.Element, own: Metadata | None) -> tuple[tuple[Disk, ...], tupl
     disks: list[Disk] = []
     cdroms: list[str] = []
     for element in root.iterfind("devices/disk"):
+        if own is not None and not _ours(element):
+            continue
         source = element.find("source")
         file = source.get("file", "") if source is not None else ""
         if element.get("device") == "cdrom":
@@ -137,6 +139,12 @@ def read(root: ET.Element, own: Metadata | None) -> tuple[tuple[Disk, ...], tupl
         else:
             disks.append(_read_disk(element, file, own))
     return tuple(disks), tuple(cdroms)
+
+
+def _ours(element: ET.Element) -> bool:
+    """Tell a disk of the machine from one that other hands plugged in."""
+    alias = element.find("alias")
+    return alias is not None and alias.get("name", "").startswith(("ua-disk-", "ua-cdrom"))
 
 
 def _read_disk(element: ET.Element, file: str, own: Metadata | None) -> Disk:
@@ -166,17 +174,14 @@ def _format(name: str | None) -> DiskFormat:
 
 def read_boot_order(root: ET.Element, disks: tuple[Disk, ...]) -> tuple[str, ...]:
     """Return what the firmware tries, in order."""
+    first = disks[0].name if disks else ""
     order: dict[int, str] = {}
-    names = iter(disks)
-    seen_root = False
     for element in root.iterfind("devices/disk"):
-        kind = "cdrom" if element.get("device") == "cdrom" else "disk"
-        name = kind if kind == "cdrom" else next(names).name
-        boot = element.find("boot")
+        boot, alias = element.find("boot"), element.find("alias")
         if boot is not None:
-            first = kind == "disk" and not seen_root
-            order[int(boot.get("order", "0"))] = "disk" if first else name
-        seen_root = seen_root or kind == "disk"
+            name = alias.get("name", "").removeprefix("ua-disk-") if alias is not None else ""
+            kind = "cdrom" if element.get("device") == "cdrom" else name
+            order[int(boot.get("order", "0"))] = "disk" if kind == first else kind
     for element in root.iterfind("devices/interface/boot"):
         order[int(element.get("order", "0"))] = "network"
     return tuple(order[position] for position in sorted(order))

@@ -57,7 +57,17 @@ def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
 
 def read(root: ET.Element, own: Metadata | None) -> tuple[Nic, ...]:
     """Return the network cards."""
-    return tuple(_read_nic(element, own) for element in root.iterfind("devices/interface"))
+    return tuple(
+        _read_nic(element, own)
+        for element in root.iterfind("devices/interface")
+        if own is None or _ours(element)
+    )
+
+
+def _ours(element: ET.Element) -> bool:
+    """Tell a card of the machine from one that other hands plugged in."""
+    alias = element.find("alias")
+    return alias is not None and alias.get("name", "").startswith("ua-net")
 
 
 def _read_nic(element: ET.Element, own: Metadata | None) -> Nic:

@@ -91,7 +91,19 @@ def _compare(wanted: ET.Element, found: ET.Element, path: str) -> Iterator[tuple
             yield from _compare(child, partner, f"{path}/{child.tag}")
     for child in left:
         if not _added(f"{path}/{child.tag}", _ADDED_ELEMENTS) and not _by_libvirt(child):
-            yield "unknown", f"{path}/{child.tag}"
+            yield "unknown", f"{path}/{child.tag}{_telling(child)}"
+
+
+def _telling(element: ET.Element) -> str:
+    """Return what tells such an element from others: a disk's target and file, a card's MAC."""
+    words = [
+        part.get(name, "")
+        for part in (element, *element)
+        for name in ("name", "dev", "file", "address", "model")
+        if part.tag != "address"
+    ]
+    found = [word for word in words if word]
+    return f" ({', '.join(found[:3])})" if found else ""
 
 
 def _partner(child: ET.Element, candidates: list[ET.Element]) -> ET.Element | None:
