@@ -199,6 +199,11 @@ def test_changes_of_the_spec(site: Site, guest_uri: libvirt.virConnect) -> None:
     assert machine_type.startswith("pc-q35-")
     result = site.run("up", path, "--set", "cpus=2")
     assert "at the next start" in result.err
+    assert site.status(name)["pending"] == ["cpus: 1 -> 2", "cpus_max: 1 -> 2"]
+    again = site.run("up", path, "--set", "cpus=2")
+    assert "cpus: 1 -> 2 (takes effect at the next start)" in again.err
+    row = next(row for row in site.run("ps", "--all", "--json").json if row["name"] == name)
+    assert row["cpus"] == 1
     after = guest_uri.lookupByName(name)
     assert (after.UUIDString(), after.ID()) == identity
     assert machine_type in after.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -216,7 +221,8 @@ def test_hand_edits_are_shown_and_left(site: Site, guest_uri: libvirt.virConnect
     guest_uri.defineXML(xml.replace("<on_crash>preserve", "<on_crash>destroy"))
     assert any("on_crash" in drift for drift in site.status(name)["drift"])
     result = site.run("up", path, "--set", "cpus=2")
-    assert "changed by other hands" in result.err
+    assert "on_crash" in result.err
+    assert "cpus: 1 -> 2 (not done: the domain was changed by other hands)" in result.err
     assert "<on_crash>destroy" in domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     site.run("down", "-y", name)
 
@@ -285,7 +291,10 @@ def test_orphans_are_shown_and_removed_when_asked(site: Site) -> None:
     result = site.run("up", "--no-wait", str(path))
     assert two in result.err
     assert "--remove-orphans" in result.err
-    site.run("up", "--no-wait", "--remove-orphans", str(path))
+    asked = site.run("up", "--no-wait", "--remove-orphans", str(path), status=2)
+    assert "-y" in asked.err
+    assert site.status(two)["state"] == "running"
+    site.run("up", "--no-wait", "--remove-orphans", "-y", str(path))
     site.run("status", two, status=3)
     site.run("down", "-y", str(path))
 

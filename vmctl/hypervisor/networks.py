@@ -20,20 +20,35 @@ _ROUTES = pathlib.Path("/proc/net/route")
 _GONE = {libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_OPERATION_INVALID}
 
 
+_TRIES = 3
+
+
 def ensure(connection: Connection, kind: NicKind) -> None:
     """Define the network of a kind on a free subnet unless it is there, and start it.
 
     Raises ConflictError for a network of that name which is not ours, HostError when libvirt
     cannot start it.
     """
+    with failures.translated(f"make network '{network_xml.NAMES[kind]}'"):
+        for _ in range(_TRIES):
+            try:
+                _ensure(connection, kind)
+                return
+            except libvirt.libvirtError as problem:
+                # A vmctl with another store, and so with another lock, has just removed it.
+                if failures.code(problem) != libvirt.VIR_ERR_NO_NETWORK:
+                    raise
+        _ensure(connection, kind)
+
+
+def _ensure(connection: Connection, kind: NicKind) -> None:
     name = network_xml.NAMES[kind]
-    with failures.translated(f"make network '{name}'"):
-        network = _find(connection, name) or _define(connection, kind)
-        if network_xml.read(network.XMLDesc())[0] is not kind:
-            raise errors.ConflictError(
-                f"A libvirt network '{name}' exists that vmctl did not make; it is left alone.",
-                hint=f"Rename or remove it: virsh net-edit {name}",
-            )
+    network = _find(connection, name) or _define(connection, kind)
+    if network_xml.read(network.XMLDesc())[0] is not kind:
+        raise errors.ConflictError(
+            f"A libvirt network '{name}' exists that vmctl did not make; it is left alone.",
+            hint=f"Rename or remove it: virsh net-edit {name}",
+        )
     _start(network, name)
 
 
@@ -60,6 +75,8 @@ def _start(network: libvirt.virNetwork, name: str) -> None:
     try:
         network.create()
     except libvirt.libvirtError as problem:
+        if failures.code(problem) == libvirt.VIR_ERR_NO_NETWORK:
+            raise
         if network.isActive():
             return
         raise errors.HostError(

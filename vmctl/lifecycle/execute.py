@@ -96,7 +96,7 @@ def _define(
         networks=steps.network_names(machine),
     )
     if Action.NETWORK in todo.actions:
-        with worker.step("network"):
+        with worker.step("network"), removal.nothing_left_if_refused(site, observed):
             steps.ensure_networks(site, machine)
     with worker.step("define"):
         steps.write_files(site, machine, text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from vmctl import errors
 from vmctl.deadline import TCG_PATIENCE, Deadline
 from vmctl.hypervisor import domains, networks
@@ -82,6 +85,19 @@ def _leave_networks(site: Site) -> None:
         with steps.network_lock(site, network):
             if network not in set(records.networks(site.layout, site.connection.uri)):
                 networks.remove_unused(site.connection, network)
+
+
+@contextlib.contextmanager
+def nothing_left_if_refused(site: Site, observed: Observed) -> Iterator[None]:
+    """Take the intent back when the block is refused: nothing was made yet."""
+    try:
+        yield
+    except errors.VmctlError:
+        place = site.layout.machine(observed.name)
+        records.finish(place)
+        with contextlib.suppress(OSError):
+            place.directory.rmdir()
+        raise
 
 
 def clear_interrupted_creation(site: Site, machine: Machine, observed: Observed) -> None:
