@@ -98,7 +98,7 @@ def _ask_to_remove(names: Sequence[str], *, yes: bool, also: str = "") -> None:
     """Ask before machines go; ends the command, with nothing done, when the answer is no."""
     from vmctl.ui import ask
 
-    if names and not ask.confirm(f"Remove {', '.join(names)} with their disks{also}?", yes=yes):
+    if names and not ask.confirm(f"Remove {', '.join(names)}, disks included{also}?", yes=yes):
         click.echo("Nothing was removed.", err=True)
         click.get_current_context().exit(1)
 
@@ -159,7 +159,7 @@ def down(context: contexts.Context, targets: tuple[str, ...], yes: bool, delete_
 
     asked = power.Request(names=meaning.names(targets), uri=context.uri)
     names = power.existing(asked, missing_ok=_only_specs(targets))
-    kept = ", also those with keep: true" if delete_kept else " (not those with keep: true)"
+    kept = " (those with keep: true too)" if delete_kept else " (not those with keep: true)"
     _ask_to_remove(names, yes=yes, also=kept)
     request = power.Request(names=names, uri=context.uri)
     _follow(power.down(request, with_kept=delete_kept), context)

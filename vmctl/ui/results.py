@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ _LABEL = 12
 def show(found: Sequence[Details]) -> None:
     """Say of each machine what it is and how to get in."""
     for details in found:
-        terminal.put("\n".join(_summary(details)) + "\n")
+        terminal.put("\n".join(_summary(details)))
 
 
 def _summary(details: Details) -> Iterator[str]:
@@ -35,7 +36,19 @@ def _summary(details: Details) -> Iterator[str]:
 def show_one(details: Details) -> None:
     """Show everything about one machine."""
     out = terminal.of(sys.stdout)
-    terminal.put("\n".join(_everything(details, out)) + "\n")
+    lines = _everything(details, out)
+    terminal.put("\n".join(_folded(line, out.width) if out.tty else line for line in lines))
+
+
+def _folded(line: str, width: int) -> str:
+    """Wrap a line at words, under its own text."""
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * (_LABEL + 3),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
