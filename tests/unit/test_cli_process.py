@@ -211,6 +211,15 @@ def test_a_dumb_terminal_gets_plain_lines(program: list[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_is_orderly(program: list[str], number: int) -> None:
+    # Under nohup the child would inherit that SIGHUP is ignored, and vmctl respects that.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        _interrupted(program, number)
+    finally:
+        signal.signal(number, before)
+
+
+def _interrupted(program: list[str], number: int) -> None:
     status, seen = on_terminal([*program, "work", "60"], interrupt_at=b"last line", number=number)
     assert status == 130
     assert seen.endswith(b"Interrupted.\r\n")
