@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from vmctl import errors
 from vmctl.spec import load
+from vmctl.store import records
+from vmctl.store.layout import Layout
 
 DEFAULT_SPEC = "vmctl.yaml"
 
@@ -39,7 +41,7 @@ def default_spec() -> pathlib.Path:
     return path
 
 
-def names(words: Iterable[str], *, allow_outside: bool = True) -> list[str]:
+def names(words: Iterable[str]) -> list[str]:
     """Return the machines that words mean, each once, in their order.
 
     A spec stands for its machines. No word at all means ./vmctl.yaml.
@@ -48,13 +50,26 @@ def names(words: Iterable[str], *, allow_outside: bool = True) -> list[str]:
     found: dict[str, None] = {}
     for word in chosen:
         if is_file(word):
-            found.update(dict.fromkeys(in_spec(pathlib.Path(word), allow_outside=allow_outside)))
+            found.update(dict.fromkeys(in_spec(pathlib.Path(word))))
         else:
             found[word] = None
     return list(found)
 
 
-def in_spec(path: pathlib.Path, *, allow_outside: bool = True) -> list[str]:
-    """Return the names of a spec's machines."""
-    document = load.load(path, allow_outside=allow_outside)
+def in_spec(path: pathlib.Path) -> list[str]:
+    """Return the names of a spec's machines.
+
+    Raises ConflictError where the store has such a name for another project: `down SPEC` must not
+    remove what was made from another one.
+    """
+    document = load.load(path, allow_outside=True)
+    layout = Layout.default()
+    for spec in document.machines:
+        record = records.read(layout.machine(spec.name))
+        if record is not None and record.project != document.project:
+            raise errors.ConflictError(
+                f"Machine '{spec.name}' belongs to project '{record.project}', "
+                f"not to '{document.project}'.",
+                hint=f"Name it if you mean that one: {spec.name}",
+            )
     return [spec.name for spec in document.machines]
