@@ -492,7 +492,8 @@ def test_address_of_another_machine_is_refused(
     result = site.run("up", path, status=4)
     assert pair.fixed in result.err
     assert not (site.home / "machines" / name).exists()
-    assert pair.fixed in guest_uri.networkLookupByName(f"vmctl-{pair.kind}").XMLDesc()
+    network = guest_uri.networkLookupByName(f"vmctl-{pair.kind}")
+    assert f"ip='{pair.fixed}'" in network.XMLDesc()
 
 
 def test_address_that_left_the_spec_is_freed_as_well(
@@ -506,7 +507,7 @@ def test_address_that_left_the_spec_is_freed_as_well(
     site.spec(f"{AT_ONCE}networks: [{{kind: {pair.kind}}}]\n", name)
     site.run("up", path)
     down(site, name)
-    assert mine not in network.XMLDesc()
+    assert f"ip='{mine}'" not in network.XMLDesc()
 
 
 def test_down_goes_the_other_way_and_frees_the_address(
@@ -516,4 +517,4 @@ def test_down_goes_the_other_way_and_frees_the_address(
     result = site.run("down", "-y", pair.path)
     assert ended_steps(result.err) == [(pair.web, "remove"), (pair.db, "remove")]
     network = find_network(guest_uri, f"vmctl-{pair.kind}")
-    assert network is None or pair.fixed not in network.XMLDesc()
+    assert network is None or f"ip='{pair.fixed}'" not in network.XMLDesc()
