@@ -30,13 +30,13 @@ def test_a_recipe(written):
 
 def test_every_problem_of_a_recipe_is_shown(written):
     path = written(
-        "name: Tiny\ndrivers: [virtio, scsi]\nready: {timeout: 5}\nagnet: true\nurl: x\nlogin:\n"
+        "name: Tiny\ndrivers: [virtio, scsi]\nready: {timeout: 5}\nagnet: true\nkind: x\nlogin:\n"
         "agent: true\nagent: false\n"
     )
     with pytest.raises(problems.SpecError) as caught:
         recipe.load(path)
     found = [(one.line, one.message.split(";")[0]) for one in caught.value.problems]
-    assert [line for line, _ in found] == [1, 1, 2, 3, 3, 4, 5, 6, 8]
+    assert [line for line, _ in found] == [1, 1, 2, 3, 4, 5, 6, 8]
     assert "key 'builder' is missing" in {message for _, message in found}
     suggestions = {one.suggestion for one in caught.value.problems}
     assert "did you mean 'agent'?" in suggestions

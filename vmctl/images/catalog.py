@@ -95,6 +95,9 @@ def _image(known: Mapping[str, Any], digest: str, directory: pathlib.Path) -> Im
         memory=int(known.get("memory", 0)),
         agent=bool(known.get("agent", False)),
         login=str(known.get("login", "")),
+        cloud_init=bool(known.get("cloud_init", False)),
+        user=str(known.get("user", "")),
+        ready_when=str(known.get("ready_when", "")),
     )
 
 
@@ -116,4 +119,7 @@ def promised(name: str) -> dict[str, Any]:
         "memory": recipe.memory or 0,
         "agent": recipe.agent,
         "login": recipe.login,
+        "cloud_init": recipe.cloud_init,
+        "user": recipe.user,
+        "ready_when": recipe.ready.when.value if recipe.ready and recipe.ready.when else "",
     }

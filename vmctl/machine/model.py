@@ -103,7 +103,8 @@ class Image:
     the paths are where it would lie. `efi_kernel` is the same kernel in the form that UEFI firmware
     starts (bzImage), where `kernel` is another. `drivers` says what the kernel can drive (virtio,
     ahci, ide, e1000, e1000e). `size` is the virtual size of the disk, `memory`
-    the least that a machine needs for it, both in bytes.
+    the least that a machine needs for it, both in bytes. `cloud_init` says that it reads a seed,
+    `user` who logs in unless the spec says otherwise, `ready_when` how it is known to be ready.
     """
 
     name: str
@@ -121,6 +122,9 @@ class Image:
     ready_timeout: float = _aside(0.0)
     agent: bool = _aside(False)
     login: str = _aside("")
+    cloud_init: bool = _aside(False)
+    user: str = _aside("")
+    ready_when: str = _aside("")
 
     @property
     def present(self) -> bool:

@@ -22,12 +22,49 @@ class Driver(enum.StrEnum):
     E1000E = "e1000e"
 
 
+class Builder(enum.StrEnum):
+    """What makes an image."""
+
+    TINY = "tiny"
+    DEBIAN = "debian"
+    PULL = "pull"
+
+
+class RecipeFormat(enum.StrEnum):
+    """Format of a published disk image."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+
+
+class RecipeWhen(enum.StrEnum):
+    """What makes a machine with the image count as ready."""
+
+    CONSOLE = "console"
+    SSH = "ssh"
+    CLOUD_INIT = "cloud-init"
+    AGENT = "agent"
+    RUNNING = "running"
+
+
+class ChecksumKind(enum.StrEnum):
+    """Which digest a publisher's checksum file holds."""
+
+    SHA256 = "sha256"
+    SHA512 = "sha512"
+
+
 class RecipeReady(Strict):
-    """How the image tells on its console that it is ready."""
+    """How it is known that a machine with the image is ready."""
 
     example: ClassVar[str] = "{pattern: 'login:', timeout: 1m}"
 
-    pattern: scalars.Pattern = Field(description="Regular expression for a line of the console.")
+    when: RecipeWhen | None = Field(
+        default=None, description="What is awaited; with a `pattern`, the console."
+    )
+    pattern: scalars.Pattern = Field(
+        default="", description="Regular expression for a line of the console."
+    )
     timeout: scalars.Duration = Field(
         default=60.0, description="How long it takes at most, under KVM."
     )
@@ -37,11 +74,32 @@ class Recipe(Strict):
     """How one image is made, and what it can do."""
 
     example: ClassVar[str] = "{name: tiny, builder: tiny, drivers: [virtio]}"
-    later: ClassVar[frozenset[str]] = frozenset({"url", "sha256", "kind"})
 
     name: scalars.ImageName = Field(description="Name, as in a spec's `image`.")
     description: scalars.Description = Field(default="", description="One line for people.")
-    builder: scalars.Label = Field(description="What builds it.")
+    builder: Builder = Field(description="What makes it.")
+    url: scalars.Description = Field(default="", description="Where the publisher offers it.")
+    checksums: scalars.Description = Field(
+        default="", description="Where the publisher's file of checksums is."
+    )
+    checksum_kind: ChecksumKind = Field(
+        default=ChecksumKind.SHA512, description="Which digest that file holds."
+    )
+    signature: scalars.Description = Field(
+        default="", description="Where the signature of the checksums is; empty: not signed."
+    )
+    keyrings: tuple[scalars.Description, ...] = Field(
+        default=(), max_length=8, description="Keyrings of the host that may verify the signature."
+    )
+    format: RecipeFormat = Field(
+        default=RecipeFormat.QCOW2, description="Format of the published disk image."
+    )
+    cloud_init: scalars.Truth = Field(
+        default=False, description="Whether it reads a cloud-init seed."
+    )
+    user: scalars.Description = Field(
+        default="", description="Who logs in, unless the spec says otherwise."
+    )
     drivers: tuple[Driver, ...] = Field(max_length=8, description="What its kernel can drive.")
     ready: RecipeReady | None = Field(default=None, description="How it tells that it is ready.")
     memory: scalars.Memory | None = Field(default=None, description="The least that it needs.")
