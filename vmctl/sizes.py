@@ -12,3 +12,13 @@ def text(size: int) -> str:
         if size and size % UNITS[unit] == 0:
             return f"{size // UNITS[unit]}{unit}iB"
     return f"{size} bytes"
+
+
+def short(size: float) -> str:
+    """Return a size in bytes in three digits or four, for tables: 912, 1.5K, 23M."""
+    value, unit = float(size), ""
+    for name in UNITS:
+        if value < 1000:
+            break
+        value, unit = value / 1024, name
+    return f"{value:.1f}{unit}" if unit and value < 10 else f"{value:.0f}{unit}"

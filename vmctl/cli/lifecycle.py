@@ -24,7 +24,7 @@ def _targets(command: _Function) -> _Function:
     )(command)
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+def seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
     """Read a duration as a spec has it: 90s, 5m."""
     if value is None:
         return None
@@ -38,7 +38,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, value: str | Non
 
 def _timeout(command: _Function) -> _Function:
     return click.option(
-        "--timeout", metavar="DURATION", callback=_seconds, help="How long to wait: 90s, 5m."
+        "--timeout", metavar="DURATION", callback=seconds, help="How long to wait: 90s, 5m."
     )(command)
 
 

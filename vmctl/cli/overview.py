@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look": {
         "ps": ("vmctl.cli.look:ps", "List machines."),
+        "top": ("vmctl.cli.top:top", "Show what machines use: CPU, memory, disk, network."),
         "status": ("vmctl.cli.look:status", "Show one machine: state, addresses, drift."),
         "logs": ("vmctl.cli.look:logs", "Show what a machine wrote to its console."),
         "console": ("vmctl.cli.look:console", "Connect to a machine's serial console."),
@@ -26,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "validate": ("vmctl.cli.spec:validate", "Check a spec and show every problem in it."),
     },
     "Host": {
+        "gc": ("vmctl.cli.gc:gc", "Find and clear what killed commands left behind."),
         "doctor": ("vmctl.cli.doctor:doctor", "Find out which modes this host can run, and why."),
     },
     "Images": {

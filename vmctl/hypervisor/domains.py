@@ -29,6 +29,12 @@ def find(connection: Connection, name: str) -> libvirt.virDomain | None:
         raise failures.translate(problem, f"look for machine '{name}'") from None
 
 
+def names(connection: Connection) -> list[str]:
+    """Return the names of all domains, whosoever they are, sorted."""
+    with failures.translated("list the machines"):
+        return sorted(domain.name() for domain in connection.handle.listAllDomains())
+
+
 def get(connection: Connection, name: str) -> libvirt.virDomain:
     """Return libvirt's handle of a domain; raises NotFoundError."""
     domain = find(connection, name)

@@ -144,6 +144,15 @@ def _update(network: libvirt.virNetwork, command: int, entry: str) -> None:
     network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, flags)
 
 
+def unused(connection: Connection, name: str) -> bool:
+    """Tell whether there is a network of ours that no guest is plugged into."""
+    network = _find(connection, name)
+    if network is None:
+        return False
+    with failures.translated(f"look at network '{name}'"):
+        return not (network.isActive() and network.listAllPorts())
+
+
 def remove_unused(connection: Connection, name: str) -> None:
     """Stop and undefine a network of ours that no guest is plugged into; fine if it is gone."""
     network = _find(connection, name)

@@ -61,9 +61,14 @@ def temporary(path: pathlib.Path) -> pathlib.Path:
 
 def clear_temporaries(directory: pathlib.Path) -> None:
     """Remove what killed writers left in `directory`; call it under the directory's lock."""
-    for leftover in directory.glob(f"{_TEMPORARY}*"):
+    for leftover in temporaries(directory):
         with contextlib.suppress(OSError):
             leftover.unlink()
+
+
+def temporaries(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Return what writers have not finished in `directory`: they are at work, or were killed."""
+    return sorted(directory.glob(f"{_TEMPORARY}*"))
 
 
 def write(path: pathlib.Path, content: bytes, mode: int = PRIVATE) -> None:

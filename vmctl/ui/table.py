@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from vmctl.ui import escape, palette, terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _GAP = "  "
 NOTHING = "-"
@@ -34,7 +38,10 @@ def show(
         if out.tty:
             return
     if out.moves:
-        _draw(columns, cells, right=right, state=state, out=out)
+        from vmctl.ui import drawing
+
+        table = drawn(columns, cells, right=right, state=state)
+        drawing.console(sys.stdout, out).print(table)
     else:
         terminal.put(plain(columns, cells, right=right))
 
@@ -72,18 +79,12 @@ def columns_of(text: str) -> int:
     return len(text) + wide - marks
 
 
-def _draw(
-    columns: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    *,
-    right: Collection[str],
-    state: str,
-    out: terminal.Terminal,
-) -> None:
+def drawn(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str], state: str
+) -> Table:
+    """Return a table for a terminal."""
     from rich.table import Table
     from rich.text import Text
-
-    from vmctl.ui import drawing
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=palette.HEADING)
     for title in columns:
@@ -91,11 +92,11 @@ def _draw(
         table.add_column(
             title.upper(), justify="right" if title in right else "left", overflow="fold"
         )
-    for row in cells:
+    for row in rows:
         table.add_row(
             *(
                 Text(text, style=palette.style_of(text) if title == state else "")
-                for title, text in zip(columns, row, strict=True)
+                for title, text in zip(columns, map(_cell, row), strict=True)
             )
         )
-    drawing.console(sys.stdout, out).print(table)
+    return table
