@@ -208,7 +208,7 @@ def _remove_network(site: Site, name: str) -> None:
 def _taken(directory: pathlib.Path) -> int:
     """Return how many bytes the files of a directory take on disk."""
     total = 0
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(directory):
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
             total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
     return total
