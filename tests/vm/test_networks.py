@@ -465,6 +465,12 @@ def test_guests_reach_each_other(site: Site, pair: Pair) -> None:
     assert heard(site, pair.web, db, 22).startswith(GREETING.decode())
 
 
+def test_guests_know_each_other_by_name(site: Site, pair: Pair) -> None:
+    for one, other in ((pair.web, pair.db), (pair.db, pair.web)):
+        assert heard(site, one, other, 22).startswith(GREETING.decode())
+        assert f"{other}.vm.internal" in site.console(one, f"nslookup {other}.vm.internal")
+
+
 def test_only_nat_leads_outside(site: Site, pair: Pair) -> None:
     routes = site.console(pair.db, "ip route | grep ^default")
     # An address for documentation (RFC 5737), which nobody has.
