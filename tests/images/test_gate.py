@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -196,7 +197,72 @@ def test_virtual_size(good: pathlib.Path) -> None:
     patch(good, 24, struct.pack(">Q", 0))
     refused(good, "size 0|damaged|no qcow2")
     patch(good, 24, struct.pack(">Q", gate.LARGEST + 512))
-    refused(good, "at most|no qcow2")
+    refused(good, "at most|no qcow2|impossible size")
+
+
+@pytest.mark.parametrize(
+    ("offset", "content", "why"),
+    [
+        (4, struct.pack(">I", 4), "version 4"),
+        (20, struct.pack(">I", 63), "impossible size"),
+        (20, struct.pack(">I", 0), "impossible size"),
+        (36, struct.pack(">I", 0xFFFFFFFF), "table of clusters"),
+        (36, struct.pack(">I", 0), "table of clusters"),
+        (40, struct.pack(">Q", 1 << 62), "not in the file"),
+        (40, struct.pack(">Q", 1 << 40), "not in the file"),
+        (40, struct.pack(">Q", 12345), "not in the file"),
+        (48, struct.pack(">Q", 1 << 40), "not in the file"),
+        (56, struct.pack(">I", 0xFFFF), "table of references"),
+        (60, struct.pack(">IQ", 60_000, 1 << 16), "60000 snapshots"),
+        (60, struct.pack(">IQ", 1, 1 << 40), "not in the file"),
+        (72, struct.pack(">Q", 1 << 5), "features"),
+        (72, struct.pack(">Q", 1 << 63), "features"),
+        (96, struct.pack(">I", 99), "makes no sense"),
+        (100, struct.pack(">I", 0), "makes no sense"),
+        (100, struct.pack(">I", 0xFFFFFFF8), "damaged|no qcow2"),
+    ],
+)
+def test_claims_of_the_header(good: pathlib.Path, offset: int, content: bytes, why: str) -> None:
+    patch(good, offset, content)
+    began = time.monotonic()
+    refused(good, why)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("table", [40, 48], ids=["clusters", "references"])
+def test_tables_that_lead_into_each_other(good: pathlib.Path, table: int) -> None:
+    """Entries that name the header, the table itself, or places beyond the end of the file."""
+    with good.open("rb") as stream:
+        (place,) = struct.unpack(">Q", os.pread(stream.fileno(), 8, table))
+    for target in (0x8000000000000000, 0x8000000000000000 | place, 1 << 54, 0xFFFFFFFFFFFFFFFF):
+        patch(good, place, struct.pack(">Q", target))
+        refused(good, "damaged|leaked|no qcow2")
+
+
+def test_compressed_clusters_that_all_name_the_same_bytes(
+    good: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """A bomb: one compressed cluster stands for the whole disk."""
+    bomb = tmp_path / "bomb.qcow2"
+    qemu_img("convert", "-c", "-f", "qcow2", "-O", "qcow2", good, bomb)
+    with bomb.open("rb") as stream:
+        (l1,) = struct.unpack(">Q", os.pread(stream.fileno(), 8, 40))
+        (l2,) = struct.unpack(">Q", os.pread(stream.fileno(), 8, l1))
+        entry = os.pread(stream.fileno(), 8, l2 & 0x00FFFFFFFFFFFE00)
+    patch(bomb, l2 & 0x00FFFFFFFFFFFE00, entry * 128)
+    refused(bomb, "damaged|leaked")
+
+
+def test_internal_snapshots_are_no_harm(good: pathlib.Path) -> None:
+    qemu_img("snapshot", "-c", "before", good)
+    assert admit(good).virtual_size == 8 << 20
+
+
+@pytest.mark.parametrize("options", ["compat=0.10", "extended_l2=on,cluster_size=64k"])
+def test_older_and_newer_forms_are_admitted(tmp_path: pathlib.Path, options: str) -> None:
+    path = tmp_path / "other.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, path, "10G")
+    assert admit(path).virtual_size == 10 << 30
 
 
 def test_sparse_image_that_claims_too_much(tmp_path: pathlib.Path) -> None:

@@ -63,3 +63,16 @@ def test_content_of_any_length_is_padded(size: int) -> None:
     archive = initramfs.archive(entries)
     assert len(archive) % 512 == 0
     assert [content for _, _, content in read(archive)] == [b"x" * size, b"after"]
+
+
+def test_links_are_read_back() -> None:
+    content = initramfs.archive(
+        {
+            "bin/a": initramfs.link("/bin/b"),
+            "bin/b": initramfs.regular(b"x" * 1001, 0o755),
+            "c": initramfs.link("x"),
+            "dev/console": initramfs.character_device(5, 1),
+        }
+    )
+    assert initramfs.links(content) == {"bin/a": "/bin/b", "c": "x"}
+    assert initramfs.links(b"") == {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmctl.cli import context as contexts
+from vmctl.cli import image_import, image_pull, image_store
 
 if TYPE_CHECKING:
     from vmctl.lifecycle.schedule import Worker
@@ -22,37 +23,63 @@ def image() -> None:
     """Build, list and inspect base images."""
 
 
+image.add_command(image_pull.pull)
+
+
 @image.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contexts.options
-def list_images(context: contexts.Context, as_json: bool) -> None:  # noqa: ARG001
-    """List all images, built or not."""
-    from vmctl.images import catalog
+def list_images(context: contexts.Context, as_json: bool) -> None:
+    """List all images, those that could be built included."""
+    from vmctl.images import inventory
+    from vmctl.lifecycle import image_users
     from vmctl.store.layout import Layout
+    from vmctl.ui import json_out, progress, table
 
     layout = Layout.default()
-    rows = [_summary(layout, catalog.find(layout, name)) for name in catalog.names()]
+    users = image_users.known(layout, context.uri)
+    items = inventory.items(layout)
     if as_json:
-        from vmctl.ui import json_out
-
-        json_out.emit(rows)
+        json_out.emit(
+            [
+                {
+                    **json_out.plain(item),
+                    "present": bool(item.digest),
+                    "machines": list(users.of(item.digest)),
+                }
+                for item in items
+            ]
+        )
         return
-    from vmctl.ui import progress, table
-
     table.show(
-        ("name", "state", "digest", "size", "description"),
+        ("name", "state", "digest", "size", "age", "machines", "description"),
         [
             (
-                row["name"],
-                "built" if row["present"] else "not built",
-                row["digest"][:12],
-                progress.size(row["size"]) if row["present"] else "",
-                row["description"],
+                item.name,
+                item.kind,
+                item.digest[:12],
+                progress.size(item.size) if item.digest else "",
+                _age(item.made),
+                len(users.of(item.digest)) or "",
+                item.description,
             )
-            for row in rows
+            for item in items
         ],
-        right=("size",),
+        right=("size", "age", "machines"),
     )
+
+
+def _age(made: float) -> str:
+    """Return how long ago something was made: 5 min, 3 h, 12 d."""
+    if not made:
+        return ""
+    import time
+
+    minutes = max(0, round((time.time() - made) / 60))
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h" if hours < 48 else f"{hours // 24} d"
 
 
 @image.command()
@@ -99,30 +126,56 @@ def build(context: contexts.Context, name: str, force: bool, as_json: bool) -> N
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contexts.options
-def inspect(context: contexts.Context, name: str, as_json: bool) -> None:  # noqa: ARG001
-    """Show what an image is made from, and compare its files with their recorded digests."""
+def inspect(context: contexts.Context, name: str, as_json: bool) -> None:
+    """Show what an image is made from, and compare its files with their recorded digests.
+
+    NAME is a name, or the first digits (at least six) of a digest.
+    """
     from vmctl import errors
     from vmctl.images import build as building
     from vmctl.images import catalog
+    from vmctl.lifecycle import image_users
     from vmctl.store.layout import Layout
+    from vmctl.ui import json_out, table
 
     layout = Layout.default()
-    found = catalog.find(layout, name)
+    found = _found(layout, name)
     damaged = building.damage(layout, found.digest) if found.present else []
+    record = catalog.record(layout, found.name)
     if damaged:
+        anew = f"vmctl image build {name} --force"
+        if catalog.IMPORTED in record:
+            anew = f"vmctl image import --replace {name} '{record[catalog.IMPORTED]['from']}'"
         raise errors.RefusedError(
-            f"The image '{name}' is damaged: '{damaged[0]}' is not what was built.",
-            hint=f"Build it again: vmctl image build {name} --force",
+            f"The image '{name}' is damaged: '{damaged[0]}' is not what was put there.",
+            hint=f"Make it again: {anew}",
         )
-    facts = catalog.facts(layout, found.digest) or catalog.promised(name)
+    facts = catalog.facts(layout, found.digest) or catalog.promised(found.name)
+    users = image_users.known(layout, context.uri)
     if as_json:
-        from vmctl.ui import json_out
-
-        json_out.emit(_summary(layout, found) | facts)
+        imported = {catalog.IMPORTED: record.get(catalog.IMPORTED)}
+        summary = _summary(layout, found) | {"machines": list(users.of(found.digest))}
+        json_out.emit(facts | summary | imported)
         return
-    from vmctl.ui import table
+    rows = _described(layout, found, facts)
+    rows += [(f"imported {key}", value) for key, value in _items(record, catalog.IMPORTED)]
+    rows += [("used by", machine) for machine in users.of(found.digest)]
+    table.show(("what", "value"), [row for row in rows if row[1]])
 
-    table.show(("what", "value"), _described(layout, found, facts))
+
+def _found(layout: Layout, name: str) -> Image:
+    """Return an image by its name, or by the digits that its digest begins with."""
+    from vmctl import errors
+    from vmctl.images import catalog, inventory
+
+    try:
+        return catalog.find(layout, name)
+    except errors.NotFoundError:
+        matching = inventory.matching(layout, name)
+        image = catalog.stored(layout, matching[0]) if len(matching) == 1 else None
+        if image is None:
+            raise
+        return image
 
 
 def _summary(layout: Layout, found: Image) -> dict[str, Any]:
@@ -142,19 +195,30 @@ def _summary(layout: Layout, found: Image) -> dict[str, Any]:
 def _described(layout: Layout, found: Image, facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("name", found.name),
-        ("state", "built" if found.present else "not built"),
+        ("state", "in the store, whole" if found.present else "not in the store"),
         ("digest", found.digest),
         ("directory", str(layout.image(found.digest)) if found.present else ""),
+        ("source", str(facts.get("source", ""))),
         ("drivers", ", ".join(sorted(found.drivers))),
+        ("disk", f"{found.disk_format}, {found.size} bytes" if found.size else ""),
         ("command line", found.cmdline),
-        ("ready when", found.ready_pattern),
+        ("ready when", found.ready_when or found.ready_pattern),
+        ("user", found.user),
         ("login", found.login),
         ("kernel", facts.get("kernel_release", "")),
     ]
     rows += [(f"file {name}", f"{each['size']} bytes") for name, each in _items(facts, "files")]
     rows += [(f"package {name}", version) for name, version in _items(facts, "packages")]
+    rows += [(f"program {key}", str(value)) for key, value in _items(facts, "program")]
+    rows += [(f"layer {number}", each) for number, each in enumerate(facts.get("layers", ()), 1)]
     return rows
 
 
 def _items(facts: dict[str, Any], key: str) -> list[tuple[str, Any]]:
-    return sorted(facts.get(key, {}).items())
+    return sorted((facts.get(key) or {}).items())
+
+
+image.add_command(image_import.import_image)
+image.add_command(image_store.remove)
+image.add_command(image_store.prune)
+image.add_command(image_store.tree)

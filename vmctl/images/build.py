@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import catalog, distribution, drafts, packages, recipes, tiny
+from vmctl.images import cache, catalog, drafts, recipes
+from vmctl.images.job import Builder, Job, Product, Progress
 from vmctl.machine.model import Image
 from vmctl.store import files, locks
 from vmctl.store.layout import Layout
@@ -22,17 +24,7 @@ _PUBLIC_DIRECTORY = 0o755
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One build: what for, and how long it may take."""
-
-    layout: Layout
-    name: str
-    deadline: Deadline
-    progress: packages.Progress
-
-
-def ensure(layout: Layout, name: str, deadline: Deadline, progress: packages.Progress) -> Image:
+def ensure(layout: Layout, name: str, deadline: Deadline, progress: Progress) -> Image:
     """Return an image, building it first when it is absent or its recipe has changed.
 
     Of several callers at once, one builds and the others wait. Raises NotFoundError, HostError,
@@ -41,26 +33,33 @@ def ensure(layout: Layout, name: str, deadline: Deadline, progress: packages.Pro
     image = catalog.find(layout, name)
     if image.present:
         return image
-    job = _Job(layout, name, deadline, progress)
+    job = Job(layout, name, deadline, progress)
     with _alone(job):
         image = catalog.find(layout, name)
         return image if image.present else _build(job, force=True)[0]
 
 
 def renew(
-    layout: Layout, name: str, deadline: Deadline, progress: packages.Progress, *, force: bool
+    layout: Layout,
+    name: str,
+    deadline: Deadline,
+    progress: Progress,
+    *,
+    force: bool,
+    consent: bool = False,
 ) -> tuple[Image, bool]:
-    """Bring an image up to date with its packages; `force` builds it in any case.
+    """Bring an image up to date with its packages or its publisher; `force` in any case.
 
-    Returns the image and whether it was built. Raises as `ensure` does.
+    `consent` accepts a change of what was pulled that nobody has signed. Returns the image and
+    whether it was made anew. Raises as `ensure` does.
     """
-    job = _Job(layout, name, deadline, progress)
+    job = Job(layout, name, deadline, progress, renew=True, consent=consent)
     with _alone(job):
         return _build(job, force=force)
 
 
 @contextlib.contextmanager
-def _alone(job: _Job) -> Iterator[None]:
+def _alone(job: Job) -> Iterator[None]:
     lock = job.layout.lock("image", job.name)
     with locks.hold(lock, job.deadline, f"Image '{job.name}'"), _full_disk_said():
         yield
@@ -84,27 +83,40 @@ def _full_disk_said() -> Iterator[None]:
         raise
 
 
-def _build(job: _Job, *, force: bool) -> tuple[Image, bool]:
-    recipe = recipes.read(job.name)
-    if recipe.builder != "tiny":
-        raise errors.UsageError(
-            f"The recipe of image '{job.name}' names the builder '{recipe.builder}', which this "
-            "vmctl does not have.",
-            hint="There is: tiny",
-        )
+def _build(job: Job, *, force: bool) -> tuple[Image, bool]:
+    make = _builder(job.name)
     files.make_directory(job.layout.images)
     files.make_directory(job.layout.image_names)
     drafts.clear(job.layout, job.name)
+    current = catalog.find(job.layout, job.name)
+    if current.present and not force:
+        job = dataclasses.replace(job, known=_record_inputs(job))
     with drafts.workshop(job.layout, job.name) as directory:
-        apt = packages.Apt(job.progress)
-        known = distribution.names()
-        wanted = apt.resolve(known, job.deadline)
-        current = catalog.find(job.layout, job.name)
-        if not force and current.present and _record_inputs(job) == _inputs(job.name, wanted):
+        product = make(job, _made(directory / "work"))
+        if product is None:
             return current, False
-        wanted = apt.fetch(wanted, known, _made(directory / "fetched"), job.deadline)
-        parts = _unpack_and_assemble(job, wanted, directory)
-        return _publish(job, parts, wanted, _made(directory / "image")), True
+        return _publish(job, product, _made(directory / "image")), True
+
+
+def _builder(name: str) -> Builder:
+    """Return what makes this image; the modules are loaded only where they are used."""
+    kind = recipes.read(name).builder.value
+    if kind == "tiny":
+        from vmctl.images import tiny
+
+        return tiny.make
+    if kind == "debian":
+        from vmctl.images import debian
+
+        return debian.make
+    if kind == "pull":
+        from vmctl.images import pull
+
+        return pull.make
+    raise errors.UsageError(
+        f"The recipe of image '{name}' names the builder '{kind}', which this vmctl does not have.",
+        hint="There is: tiny, debian, pull",
+    )
 
 
 def _made(directory: pathlib.Path) -> pathlib.Path:
@@ -112,37 +124,19 @@ def _made(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
-def _unpack_and_assemble(
-    job: _Job, wanted: Sequence[packages.Package], directory: pathlib.Path
-) -> tiny.Parts:
-    job.progress("Unpacking packages", 0, 0)
-    root = _made(directory / "root")
-    packages.unpack(wanted, root, job.deadline)
-    job.progress("Putting the image together", 0, 0)
-    return tiny.assemble(root, job.deadline)
-
-
-def _publish(
-    job: _Job,
-    parts: tiny.Parts,
-    wanted: Sequence[packages.Package],
-    draft: pathlib.Path,
-) -> Image:
-    contents = {catalog.KERNEL: parts.kernel, catalog.INITRD: parts.initrd}
-    if parts.kernel is not parts.bzimage:
-        contents[catalog.BZIMAGE] = parts.bzimage
+def _publish(job: Job, product: Product, draft: pathlib.Path) -> Image:
+    """Put a finished image into the store, under the digest of what it holds."""
     facts = {
         "format": _FORMAT,
         **catalog.promised(job.name),
-        "files": {name: _described(content) for name, content in contents.items()},
-        "kernel_release": parts.release,
-        "packages": {each.name: each.version for each in wanted},
+        **product.facts,
+        "files": {name: _described(path) for name, path in sorted(product.files.items())},
     }
     digest = _digest(facts)
-    draft.chmod(_PUBLIC_DIRECTORY)
-    for name, content in contents.items():
-        files.write(draft / name, content, files.SHARED)
+    for name, path in product.files.items():
+        _move(path, draft / name)
     files.write_json(draft / catalog.FACTS, facts | {"digest": digest}, files.SHARED)
+    draft.chmod(_PUBLIC_DIRECTORY)
     final = job.layout.image(digest)
     if catalog.stored(job.layout, digest) is None or damage(job.layout, digest):
         shutil.rmtree(final, ignore_errors=True)
@@ -150,7 +144,7 @@ def _publish(
     record = {
         "digest": digest,
         "recipe": recipes.fingerprint(job.name),
-        "inputs": _inputs(job.name, wanted),
+        "inputs": product.inputs,
     }
     files.write_json(catalog.record_path(job.layout, job.name), record, files.SHARED)
     image = catalog.stored(job.layout, digest)
@@ -158,8 +152,19 @@ def _publish(
     return image
 
 
-def _described(content: bytes) -> dict[str, Any]:
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _move(path: pathlib.Path, place: pathlib.Path) -> None:
+    """Give a builder's file its place in the image, readable to QEMU and safe on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, files.SHARED)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path.rename(place)
+
+
+def _described(path: pathlib.Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": cache.sha256_of(path)}
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -167,13 +172,7 @@ def _digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _inputs(name: str, wanted: Sequence[packages.Package]) -> str:
-    """Return the digest of all that goes into an image; known before it is built."""
-    sums = sorted((package.name, package.version, package.sha256) for package in wanted)
-    return hashlib.sha256(json.dumps([recipes.fingerprint(name), sums]).encode()).hexdigest()
-
-
-def _record_inputs(job: _Job) -> str:
+def _record_inputs(job: Job) -> str:
     record = files.read_json(catalog.record_path(job.layout, job.name)) or {}
     return str(record.get("inputs", ""))
 

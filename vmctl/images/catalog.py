@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from vmctl import errors
 from vmctl.images import recipes
 from vmctl.machine.model import DiskFormat, Image
 from vmctl.store import files
@@ -17,6 +21,12 @@ BZIMAGE = "bzimage"
 
 INITRD = "initrd"
 FACTS = "image.json"
+IMPORTED = "imported"
+"""The key of a name's record that says where an imported image is from."""
+
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+_KEY = re.compile(r"[a-z]+-[0-9a-f]{64}")
+"""What the records of files and addresses are called, instead of a name."""
 
 
 def disk_name(format: DiskFormat) -> str:  # noqa: A002
@@ -24,27 +34,61 @@ def disk_name(format: DiskFormat) -> str:  # noqa: A002
     return f"disk.{format}"
 
 
-def names() -> list[str]:
-    """Return the names of all images, whether built or not."""
-    return recipes.names()
+def names(layout: Layout) -> list[str]:
+    """Return the names of all images, sorted: those of recipes, built or not, and imported ones."""
+    named = {path.stem for path in layout.image_names.glob("*.json") if is_name(path.stem)}
+    imported = {name for name in named if IMPORTED in record(layout, name)}
+    return sorted({*recipes.names(), *imported})
+
+
+def is_name(text: str) -> bool:
+    """Tell the name of an image from that of a file or an address (see `local`, `pull`)."""
+    return bool(_NAME.fullmatch(text)) and not _KEY.fullmatch(text)
 
 
 def find(layout: Layout, name: str) -> Image:
     """Return an image as it is in the store.
 
     An image that is not there, or was made from an older recipe, has an empty digest. Raises
-    NotFoundError for a name that is no image.
+    NotFoundError for a name that is no image. It runs at each `up`, and reads two small files and
+    those of the recipe.
     """
-    record = files.read_json(record_path(layout, name))
-    if record is not None and record.get("recipe") == recipes.fingerprint(name):
-        image = stored(layout, str(record.get("digest", "")))
+    known = record(layout, name)
+    if IMPORTED in known:
+        image = stored(layout, str(known.get("digest", "")))
+        if image is None:
+            raise errors.NotFoundError(
+                f"The image '{name}' was imported, and its files are not in the store any more.",
+                hint=f"Import it again: vmctl image import --replace {name} FILE",
+            )
+        return dataclasses.replace(image, name=name)
+    _require_name(layout, name)
+    if known and known.get("recipe") == recipes.fingerprint(name):
+        image = stored(layout, str(known.get("digest", "")))
         if image is not None:
             return image
     return _absent(layout, name)
 
 
+def _require_name(layout: Layout, name: str) -> None:
+    """Raise NotFoundError for a name without a recipe, with the nearest name there is."""
+    try:
+        recipes.path(name)
+    except errors.NotFoundError as problem:
+        near = difflib.get_close_matches(name, names(layout), n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else problem.hint
+        raise errors.NotFoundError(problem.message, hint=hint) from None
+
+
+def record(layout: Layout, name: str) -> dict[str, Any]:
+    """Return what the store keeps under an image's name: its digest and where it is from."""
+    if not _NAME.fullmatch(name):
+        return {}
+    return files.read_json(layout.image_names / f"{name}.json") or {}
+
+
 def record_path(layout: Layout, name: str) -> pathlib.Path:
-    """Return the file that says which digest a name stands for."""
+    """Return the file that says which digest a recipe's name stands for."""
     recipes.path(name)
     return layout.image_names / f"{name}.json"
 
@@ -68,7 +112,14 @@ def stored(layout: Layout, digest: str) -> Image | None:
 def _needed(known: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the files without which an image is of no use: its disk, or what starts it."""
     format_ = _disk_format(known)
-    return (disk_name(format_),) if format_ else (KERNEL, INITRD)
+    if format_ is None:
+        return KERNEL, INITRD
+    return (disk_name(format_), *((KERNEL, INITRD) if _starts_directly(known) else ()))
+
+
+def _starts_directly(known: Mapping[str, Any]) -> bool:
+    """Tell whether an image has a kernel for QEMU to start, and so a command line for it."""
+    return _disk_format(known) is None or bool(known.get("cmdline"))
 
 
 def _disk_format(known: Mapping[str, Any]) -> DiskFormat | None:
@@ -85,9 +136,9 @@ def _image(known: Mapping[str, Any], digest: str, directory: pathlib.Path) -> Im
         disk=str(directory / disk_name(disk_format)) if disk_format else "",
         disk_format=disk_format or DiskFormat.QCOW2,
         size=int(known.get("size", 0)),
-        kernel="" if disk_format else str(directory / KERNEL),
+        kernel=str(directory / KERNEL) if _starts_directly(known) else "",
         efi_kernel=str(bzimage) if bzimage.is_file() else "",
-        initrd="" if disk_format else str(directory / INITRD),
+        initrd=str(directory / INITRD) if _starts_directly(known) else "",
         cmdline=str(known.get("cmdline", "")),
         drivers=frozenset(known.get("drivers", ())),
         ready_pattern=str(known.get("ready_pattern", "")),
@@ -98,6 +149,7 @@ def _image(known: Mapping[str, Any], digest: str, directory: pathlib.Path) -> Im
         cloud_init=bool(known.get("cloud_init", False)),
         user=str(known.get("user", "")),
         ready_when=str(known.get("ready_when", "")),
+        boot=str(known.get("boot", "")),
     )
 
 
@@ -109,7 +161,9 @@ def _absent(layout: Layout, name: str) -> Image:
 def promised(name: str) -> dict[str, Any]:
     """Return the part of an image's facts that its recipe decides."""
     recipe = recipes.read(name)
+    disk = {} if recipe.builder.value == "tiny" else {"disk_format": recipe.format.value}
     return {
+        **disk,
         "name": recipe.name,
         "description": recipe.description,
         "cmdline": recipe.cmdline,
@@ -121,5 +175,6 @@ def promised(name: str) -> dict[str, Any]:
         "login": recipe.login,
         "cloud_init": recipe.cloud_init,
         "user": recipe.user,
+        "boot": recipe.boot.value if recipe.boot else "",
         "ready_when": recipe.ready.when.value if recipe.ready and recipe.ready.when else "",
     }

@@ -49,6 +49,18 @@ def names(os_release: pathlib.Path = pathlib.Path("/etc/os-release")) -> Names:
     )
 
 
+def require_suite(suite: str, os_release: pathlib.Path = pathlib.Path("/etc/os-release")) -> None:
+    """Raise HostError unless this host runs the release of Debian that `suite` names."""
+    identity = _identity(os_release)
+    if identity.get("ID") != "debian" or identity.get("VERSION_CODENAME") != suite:
+        raise errors.HostError(
+            f"This image is built from the packages of Debian's '{suite}', and this host runs "
+            f"'{identity.get('PRETTY_NAME', 'something else')}'.",
+            hint="Use the image that Debian publishes (image: debian-12), or build this one on "
+            "Debian 12 and copy it: vmctl image import",
+        )
+
+
 def _identity(os_release: pathlib.Path) -> dict[str, str]:
     try:
         text = os_release.read_text("utf-8", "replace")

@@ -28,7 +28,7 @@ def clear(layout: Layout, name: str) -> None:
 
     Other images may be in the making at the same time: theirs stay.
     """
-    for leftover in _leftovers(layout, re.escape(name)):
+    for leftover in leftovers(layout, re.escape(name)):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -38,15 +38,17 @@ def clear(layout: Layout, name: str) -> None:
 
 def left(layout: Layout, names: str) -> set[str]:
     """Return which of the images whose names match a regular expression have left something."""
-    return set(_leftovers(layout, names).values())
+    return set(leftovers(layout, names).values())
 
 
-def _leftovers(layout: Layout, names: str) -> dict[pathlib.Path, str]:
+def leftovers(layout: Layout, names: str = ".+?") -> dict[pathlib.Path, str]:
+    """Return all that was left, with the image that it belongs to."""
     # The form of `files.temporary`; another image's name may begin with this one.
     form = re.compile(rf"\.tmp-({names})(\.json)?-[0-9a-f]{{8}}")
     return {
         path: match[1]
         for directory in (layout.images, layout.image_names)
+        if directory.is_dir()
         for path in directory.iterdir()
         if (match := form.fullmatch(path.name))
     }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import qcow2
+from vmctl.images import header, qcow2
 from vmctl.images.qcow2 import ImageInfo
 from vmctl.machine.model import DiskFormat
 
@@ -28,13 +28,13 @@ _Test = Callable[[bytes], bool]
 
 
 def _begins(*words: bytes) -> _Test:
-    return lambda header: header.startswith(words)
+    return lambda start: start.startswith(words)
 
 
 _OTHER_KINDS: tuple[tuple[str, _Test], ...] = (
     ("a qcow2 image", _begins(_QCOW2_MAGIC)),
     ("a VMDK image", _begins(b"KDMV", b"COWD", b"# Disk DescriptorFile")),
-    ("a VDI image", lambda header: header[64:68] == b"\x7f\x10\xda\xbe"),
+    ("a VDI image", lambda start: start[64:68] == b"\x7f\x10\xda\xbe"),
     ("a VHDX image", _begins(b"vhdxfile")),
     ("a VHD image", _begins(b"conectix")),
     ("a QED image", _begins(b"QED\0")),
@@ -44,7 +44,7 @@ _OTHER_KINDS: tuple[tuple[str, _Test], ...] = (
         "a compressed file",
         _begins(b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh", b"PK\3\4"),
     ),
-    ("a web page", lambda header: header.lstrip()[:5].lower() in (b"<html", b"<!doc")),
+    ("a web page", lambda start: start.lstrip()[:5].lower() in (b"<html", b"<!doc")),
 )
 
 
@@ -55,7 +55,11 @@ def admit(path: str | os.PathLike[str], format: DiskFormat, deadline: Deadline) 
     ConflictError while it is being written, HostError without qemu-img, WaitTimeoutError.
     """
     place = os.path.abspath(path)
-    _check_header(place, format)
+    start, length = _check_header(place, format)
+    if format is DiskFormat.QCOW2:
+        wrong = header.complaint(start, length)
+        if wrong:
+            raise _refusal(place, wrong)
     try:
         known = qcow2.info(place, format, deadline)
     except errors.ProgramError as problem:
@@ -74,12 +78,13 @@ def _refusal(place: str, what: str, *, hint: str = "", details: str = "") -> err
     return errors.RefusedError(f"The image '{place}' {what}.", hint=hint, details=details)
 
 
-def _check_header(place: str, format: DiskFormat) -> None:  # noqa: A002
-    header, size = _read_header(place)
+def _check_header(place: str, format: DiskFormat) -> tuple[bytes, int]:  # noqa: A002
+    """Return the beginning and the length of a file that is what it is declared to be."""
+    start, size = _read_header(place)
     if size == 0:
         raise _refusal(place, "is empty")
-    kind = next((name for name, test in _OTHER_KINDS if test(header)), "")
-    if format is DiskFormat.QCOW2 and not header.startswith(_QCOW2_MAGIC):
+    kind = next((name for name, test in _OTHER_KINDS if test(start)), "")
+    if format is DiskFormat.QCOW2 and not start.startswith(_QCOW2_MAGIC):
         raise _refusal(
             place,
             f"is declared as qcow2 but is {kind or 'something else'}",
@@ -92,6 +97,7 @@ def _check_header(place: str, format: DiskFormat) -> None:  # noqa: A002
         raise _refusal(
             place, f"is no raw disk: its {size} bytes are not whole sectors of {_SECTOR}"
         )
+    return start, size
 
 
 def _declare_hint(place: str, kind: str) -> str:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 _MAGIC = "070701"
 _TRAILER = "TRAILER!!!"
 _ALIGNMENT = 4
+_HEADER = 110
+"""Bytes: the magic and thirteen numbers of eight digits."""
+
 _BLOCK = 512
 
 
@@ -55,6 +58,25 @@ def archive(entries: Mapping[str, Entry]) -> bytes:
     _write(stream, _TRAILER, Entry(0), 0)
     stream.write(bytes(-stream.tell() % _BLOCK))
     return stream.getvalue()
+
+
+def links(content: bytes) -> dict[str, str]:
+    """Return the symbolic links of an archive that `archive` wrote, by their paths."""
+    found: dict[str, str] = {}
+    place = 0
+    while content[place : place + len(_MAGIC)] == _MAGIC.encode():
+        header = content[place + len(_MAGIC) : place + _HEADER]
+        mode, size, name_size = (int(header[8 * n : 8 * n + 8], 16) for n in (1, 6, 11))
+        name = content[place + _HEADER : place + _HEADER + name_size - 1].decode()
+        begin = place + _aligned(_HEADER + name_size)
+        if stat.S_ISLNK(mode):
+            found[name] = content[begin : begin + size].decode()
+        place = begin + _aligned(size)
+    return found
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _with_parents(entries: Mapping[str, Entry]) -> dict[str, Entry]:

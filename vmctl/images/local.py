@@ -31,6 +31,9 @@ from vmctl.store.layout import Layout
 DRIVERS = frozenset({"virtio", "ahci", "ide", "e1000", "e1000e"})
 """What the kernel on such a disk is assumed to drive: all that vmctl shows to guests."""
 
+KEY = "file"
+"""With this and a hyphen begin the names of the records of copied files."""
+
 _FACTS_FORMAT = 1
 _LOOK_SECONDS = 60.0
 _CHUNK = 1 << 20
@@ -59,7 +62,7 @@ class _File:
     @property
     def key(self) -> str:
         """A name that no image built from a recipe can have."""
-        return f"file-{hashlib.sha256(os.fsencode(self.path)).hexdigest()}"
+        return f"{KEY}-{hashlib.sha256(os.fsencode(self.path)).hexdigest()}"
 
     @property
     def name(self) -> str:
@@ -130,6 +133,20 @@ def _known(file: _File) -> Image | None:
     return dataclasses.replace(stored, name=file.name) if stored is not None else None
 
 
+def stale(layout: Layout) -> list[pathlib.Path]:
+    """Return the records of copies whose original is gone or has changed since."""
+    found = []
+    for path in sorted(layout.image_names.glob(f"{KEY}-*.json")):
+        known = files.read_json(path) or {}
+        try:
+            identity = _identity(os.stat(str(known.get("path", ""))))
+        except OSError:
+            identity = []
+        if known.get("identity") != identity:
+            found.append(path)
+    return found
+
+
 def _status(file: _File) -> os.stat_result:
     try:
         return os.stat(file.path)
@@ -168,34 +185,71 @@ def _import(file: _File, deadline: Deadline, progress: Progress) -> Image:
     for directory in (file.layout.images, file.layout.image_names):
         files.make_directory(directory)
     _clear_leftovers(file)
-    with _opened(file) as source, _failures_said(file):
-        status = os.fstat(source)
-        identity = _identity(status)
-        _let_a_tick_pass(status)
-        gate.admit(file.path, file.format, deadline)
-        with drafts.workshop(file.layout, file.key) as draft:
-            digest = _copy(file, source, draft / file.disk, deadline, progress)
-            # The name may lead to another file by now, and the open one may have been written.
-            if not identity == _identity(os.fstat(source)) == _identity(_status(file)):
-                raise _changed(file)
-            _describe(file, draft, digest, status.st_size, deadline)
-            _publish(file, draft, digest, deadline)
+    with drafts.workshop(file.layout, file.key) as draft, _failures_said(file):
+        copy = _checked_copy(file, draft, deadline, progress)
+        _describe(file, draft, copy)
+        _publish(file, draft, copy.sha256, deadline)
         record = {
-            "digest": digest,
-            "identity": identity,
+            "digest": copy.sha256,
+            "identity": copy.identity,
             "path": file.path,
             "disk_format": file.format.value,
         }
         files.write_json(file.record, record, files.SHARED)
-    image = catalog.stored(file.layout, digest)
+    image = catalog.stored(file.layout, copy.sha256)
     assert image is not None
     return dataclasses.replace(image, name=file.name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Copy:
+    """A checked copy of a disk: digest of its content, length of the file, size of the disk."""
+
+    sha256: str
+    length: int
+    size: int
+    identity: list[int]
+
+
+def copied(
+    layout: Layout,
+    path: str,
+    format: DiskFormat,  # noqa: A002
+    draft: pathlib.Path,
+    deadline: Deadline,
+    progress: Progress,
+) -> Copy:
+    """Check a disk image and copy it, sparse or as a reflink, to `disk.FORMAT` in `draft`.
+
+    Raises as `ensure` does.
+    """
+    file = _File(layout, os.path.abspath(path), format)
+    with _failures_said(file):
+        return _checked_copy(file, draft, deadline, progress)
+
+
+def _checked_copy(file: _File, draft: pathlib.Path, deadline: Deadline, progress: Progress) -> Copy:
+    with _opened(file) as source:
+        status = os.fstat(source)
+        identity = _identity(status)
+        _let_a_tick_pass(status)
+        gate.admit(file.path, file.format, deadline)
+        digest = _copy(file, source, draft / file.disk, deadline, progress)
+        # The name may lead to another file by now, and the open one may have been written.
+        if not identity == _identity(os.fstat(source)) == _identity(_status(file)):
+            raise _changed(file)
+    # The copy is judged once more: the original is not in our hands.
+    try:
+        admitted = gate.admit(draft / file.disk, file.format, deadline)
+    except errors.RefusedError:
+        raise _changed(file) from None
+    return Copy(digest, status.st_size, admitted.virtual_size, identity)
 
 
 def _clear_leftovers(file: _File) -> None:
     """Remove what killed copies left, of this file and of others that nobody copies now."""
     drafts.clear(file.layout, file.key)
-    for key in drafts.left(file.layout, r"file-[0-9a-f]{64}"):
+    for key in drafts.left(file.layout, rf"{KEY}-[0-9a-f]{{64}}"):
         with (
             contextlib.suppress(errors.ConflictError),
             locks.hold(file.layout.lock("image", key), None, f"Image '{key}'"),
@@ -341,14 +395,7 @@ def _write_all(target: int, content: bytes, place: int) -> None:
         left, place = left[written:], place + written
 
 
-def _describe(
-    file: _File, draft: pathlib.Path, digest: str, length: int, deadline: Deadline
-) -> None:
-    """Write down what the copy is, which is judged once more: the original is not in our hands."""
-    try:
-        admitted = gate.admit(draft / file.disk, file.format, deadline)
-    except errors.RefusedError:
-        raise _changed(file) from None
+def _describe(file: _File, draft: pathlib.Path, copy: Copy) -> None:
     facts: dict[str, Any] = {
         "format": _FACTS_FORMAT,
         "name": file.name,
@@ -360,9 +407,9 @@ def _describe(
         "agent": False,
         "login": "",
         "disk_format": file.format.value,
-        "size": admitted.virtual_size,
-        "files": {file.disk: {"size": length, "sha256": digest}},
-        "digest": digest,
+        "size": copy.size,
+        "files": {file.disk: {"size": copy.length, "sha256": copy.sha256}},
+        "digest": copy.sha256,
     }
     files.write_json(draft / catalog.FACTS, facts, files.SHARED)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
 from vmctl.images import cache, distribution
+from vmctl.images.job import Progress
 from vmctl.store import files
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many units of how many are done (0 of 0: nobody knows)."""
 
 _LARGE = 16 << 20
 """Packages from this size (bytes) are fetched one by one, so that progress can be told."""
@@ -29,6 +27,8 @@ class Package:
     size: int
     sha256: str
     depends: tuple[str, ...]
+    record: str = field(default="", repr=False, compare=False)
+    """What the package lists say of it, as they say it."""
 
     @property
     def library(self) -> bool:
@@ -47,19 +47,19 @@ class Apt:
         self._state = cache.directory() / "apt"
         self._own_lists = False
 
-    def resolve(self, names: distribution.Names, deadline: Deadline) -> list[Package]:
-        """Return the packages to take files from, sorted by name. Raises HostError."""
+    def resolve(self, choose: Choice, deadline: Deadline) -> list[Package]:
+        """Return the packages that are wanted, sorted by name. Raises HostError."""
         self._progress("Looking up packages", 0, 0)
         try:
-            return self._resolve(names, deadline)
+            return choose(self, deadline)
         except errors.HostError:
             self._renew_lists(deadline)
-            return self._resolve(names, deadline)
+            return choose(self, deadline)
 
     def fetch(
         self,
         wanted: Sequence[Package],
-        names: distribution.Names,
+        choose: Choice,
         scratch: pathlib.Path,
         deadline: Deadline,
     ) -> list[Package]:
@@ -75,7 +75,7 @@ class Apt:
             if self._own_lists:
                 raise
             self._renew_lists(deadline)
-            wanted = self._resolve(names, deadline)
+            wanted = choose(self, deadline)
             self._fetch(wanted, scratch, deadline)
         return list(wanted)
 
@@ -91,61 +91,16 @@ class Apt:
             done += sum(package.size for package in group)
         self._progress("Fetching packages", total, total)
 
-    def _resolve(self, names: distribution.Names, deadline: Deadline) -> list[Package]:
-        seeds = (names.kernel, *names.tools)
-        related = self._run(
-            [
-                "apt-cache",
-                "depends",
-                "--recurse",
-                "--important",
-                *names.tools,
-            ],
-            deadline,
-        )
-        candidates = {line for line in related.text.splitlines() if re.match(r"[a-z0-9]", line)}
-        known = self._show([*seeds, *sorted(candidates - set(seeds))], deadline)
-        missing = [name for name in seeds if name not in known]
-        if missing:
-            raise errors.HostError(
-                f"The distribution's package lists do not have '{missing[0]}'.",
-                hint="Check the sources in /etc/apt, then run: apt-get update",
-            )
-        kernels = self._kernel_packages(known[names.kernel], names, deadline)
-        libraries = _libraries(known, names.tools)
-        chosen = {known[name] for name in names.tools} | set(kernels) | set(libraries)
-        return sorted(chosen, key=lambda package: package.name)
-
-    def _kernel_packages(
-        self, newest: Package, names: distribution.Names, deadline: Deadline
-    ) -> list[Package]:
-        found: dict[str, Package] = {}
-        waiting = [newest]
-        while waiting:
-            wanted = [
-                name
-                for package in waiting
-                for name in package.depends
-                if names.image.fullmatch(name) and name not in found
-            ]
-            if not wanted:
-                break
-            known = self._show(wanted, deadline)
-            found.update(known)
-            waiting = list(known.values())
-        if not found:
-            raise errors.HostError(f"The package '{names.kernel}' leads to no kernel.")
-        return list(found.values())
-
-    def _show(self, names: Sequence[str], deadline: Deadline) -> dict[str, Package]:
-        done = self._run(["apt-cache", "show", "--no-all-versions", *names], deadline)
+    def show(self, names: Sequence[str], deadline: Deadline) -> dict[str, Package]:
+        """Return what the package lists say of packages, NAME or NAME=VERSION, by name."""
+        done = self.run(["apt-cache", "show", "--no-all-versions", *names], deadline)
         return parse_records(done.text)
 
     def _download(
         self, group: Sequence[Package], scratch: pathlib.Path, deadline: Deadline
     ) -> None:
         words = [f"{package.name}={package.version}" for package in group]
-        done = self._run(["apt-get", "--quiet", "download", *words], deadline, cwd=scratch)
+        done = self.run(["apt-get", "--quiet", "download", *words], deadline, cwd=scratch)
         for package in group:
             # What was fetched before a failure is worth keeping.
             found = next(iter(scratch.glob(f"{package.name}_*.deb")), None)
@@ -164,11 +119,12 @@ class Apt:
         for directory in ("lists/partial", "archives/partial"):
             files.make_directory(self._state / directory, 0o755)
         self._own_lists = True
-        self._run(["apt-get", "--quiet", "update"], deadline)
+        self.run(["apt-get", "--quiet", "update"], deadline)
 
-    def _run(
+    def run(
         self, argv: Sequence[str], deadline: Deadline, cwd: pathlib.Path | None = None
     ) -> process.Completed:
+        """Run one of apt's programs on the lists in use; its status is for the caller to judge."""
         own = (
             f"Dir::State::Lists={self._state / 'lists'}",
             f"Dir::Cache={self._state}",
@@ -177,6 +133,61 @@ class Apt:
         )
         options = [word for option in own for word in ("-o", option)] if self._own_lists else []
         return process.run([argv[0], *options, *argv[1:]], deadline, cwd=cwd, check=False)
+
+
+Choice = Callable[[Apt, Deadline], list[Package]]
+"""Says which packages are wanted, by the package lists in use; raises HostError."""
+
+
+def for_files(names: distribution.Names) -> Choice:
+    """Return the choice of packages to take files from: a kernel, programs and their libraries."""
+
+    def choose(apt: Apt, deadline: Deadline) -> list[Package]:
+        related = apt.run(
+            ["apt-cache", "depends", "--recurse", "--important", *names.tools], deadline
+        )
+        seeds = (names.kernel, *names.tools)
+        candidates = {line for line in related.text.splitlines() if re.match(r"[a-z0-9]", line)}
+        known = apt.show([*seeds, *sorted(candidates - set(seeds))], deadline)
+        refuse_missing(seeds, known)
+        kernels = _kernel_packages(apt, known[names.kernel], names, deadline)
+        libraries = _libraries(known, names.tools)
+        chosen = {known[name] for name in names.tools} | set(kernels) | set(libraries)
+        return sorted(chosen, key=lambda package: package.name)
+
+    return choose
+
+
+def refuse_missing(names: Iterable[str], known: Mapping[str, Package]) -> None:
+    """Raise HostError for the first name that the package lists do not have."""
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise errors.HostError(
+            f"The distribution's package lists do not have '{missing[0]}'.",
+            hint="Check the sources in /etc/apt, then run: apt-get update",
+        )
+
+
+def _kernel_packages(
+    apt: Apt, newest: Package, names: distribution.Names, deadline: Deadline
+) -> list[Package]:
+    found: dict[str, Package] = {}
+    waiting = [newest]
+    while waiting:
+        wanted = [
+            name
+            for package in waiting
+            for name in package.depends
+            if names.image.fullmatch(name) and name not in found
+        ]
+        if not wanted:
+            break
+        known = apt.show(wanted, deadline)
+        found.update(known)
+        waiting = list(known.values())
+    if not found:
+        raise errors.HostError(f"The package '{names.kernel}' leads to no kernel.")
+    return list(found.values())
 
 
 def _keep(download: pathlib.Path, package: Package) -> None:
@@ -206,6 +217,7 @@ def parse_records(text: str) -> dict[str, Package]:
                 size=int(fields.get("Size", "0")),
                 sha256=fields["SHA256"],
                 depends=_dependencies(fields),
+                record=block,
             )
     return found
 

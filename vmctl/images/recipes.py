@@ -1,10 +1,17 @@
-"""The recipes that come with vmctl: which images there are, and what each is made from."""
+"""Recipes: which images there are, and what each is made from.
+
+Some come with vmctl; users add their own for images that are pulled, in their configuration
+directory. One of the user's goes before one of the same name that comes with vmctl.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import pathlib
+import re
+import stat
 from typing import TYPE_CHECKING
 
 from vmctl import errors, shipped
@@ -12,25 +19,68 @@ from vmctl import errors, shipped
 if TYPE_CHECKING:
     from vmctl.spec.recipe import Recipe
 
-_BUILDER = ("tiny.py", "modules.py", "kernel.py", "initramfs.py")
-"""The modules beside this one that decide what is in an image."""
+_BUILDERS = {
+    "tiny": ("tiny.py", "modules.py", "kernel.py", "initramfs.py"),
+    "debian": (
+        *("debian.py", "bootstrap.py", "grub.py", "partitions.py"),
+        *("modules.py", "kernel.py", "initramfs.py"),
+    ),
+    "pull": (),
+}
+"""The modules beside this one that decide what is in an image, for each builder."""
+
+
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
 
 def names() -> list[str]:
     """Return the names of all images, sorted."""
-    return sorted(path.stem for path in shipped.directory("images").glob("*.yaml"))
+    return sorted(_paths())
+
+
+def own_directory() -> pathlib.Path:
+    """Return where the user's own recipes lie (XDG)."""
+    chosen = os.environ.get("XDG_CONFIG_HOME")
+    top = pathlib.Path(chosen if chosen and os.path.isabs(chosen) else "~/.config").expanduser()
+    return top / "vmctl" / "images"
+
+
+def _paths() -> dict[str, pathlib.Path]:
+    places = (shipped.directory("images"), own_directory())
+    return {
+        path.stem: path
+        for place in places
+        for path in place.glob("*.yaml")
+        if _NAME.fullmatch(path.stem)
+    }
 
 
 def path(name: str) -> pathlib.Path:
     """Return the file of a recipe. Raises NotFoundError for a name that is no image."""
-    known = names()
+    known = _paths()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise errors.NotFoundError(
             f"There is no image '{name}'.",
             hint=f"Did you mean '{near[0]}'?" if near else "See which there are: vmctl image list",
         )
-    return shipped.directory("images") / f"{name}.yaml"
+    found = known[name]
+    if found.parent == own_directory():
+        _refuse_foreign(found)
+    return found
+
+
+def _refuse_foreign(recipe: pathlib.Path) -> None:
+    """Refuse a recipe that somebody else can write: it says what machines are made from."""
+    for place in (recipe, recipe.parent):
+        status = place.stat()
+        # Where everybody has a group of their own, files are writable to it by default.
+        others = stat.S_IWOTH | (0 if status.st_gid == os.getegid() else stat.S_IWGRP)
+        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & others:
+            raise errors.RefusedError(
+                f"The recipe '{recipe}' is not used, because others can change '{place}'.",
+                hint=f"Make it yours alone: chmod go-w '{place}'",
+            )
 
 
 def files(name: str) -> list[tuple[str, bytes]]:
@@ -50,16 +100,32 @@ def fingerprint(name: str) -> str:
     """
     digest = hashlib.sha256()
     recipe = path(name)
-    parts = [(recipe.name, recipe.read_bytes()), *files(name)]
+    text = recipe.read_bytes()
+    parts = [(recipe.name, text), *files(name)]
     here = pathlib.Path(__file__).parent
-    parts += [(module, (here / module).read_bytes()) for module in _BUILDER]
+    builder = re.search(rb"^builder: *([a-z]+)", text, re.MULTILINE)
+    modules = _BUILDERS.get(builder[1].decode() if builder else "", ())
+    parts += [(module, (here / module).read_bytes()) for module in modules]
     for place, content in parts:
         digest.update(f"{place}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
 def read(name: str) -> Recipe:
-    """Return the recipe of an image. Raises NotFoundError."""
+    """Return the recipe of an image. Raises NotFoundError, and UsageError for one of no use."""
     from vmctl.spec import recipe
 
-    return recipe.load(path(name))
+    place = path(name)
+    found = recipe.load(place)
+    if found.name != name:
+        raise errors.UsageError(
+            f"The recipe '{place}' calls its image '{found.name}'.",
+            hint=f"Write 'name: {name}', or rename the file.",
+        )
+    if place.parent == own_directory() and found.builder.value != "pull":
+        raise errors.UsageError(
+            f"The recipe '{place}' names the builder '{found.builder.value}'; a recipe of one's "
+            "own can only pull.",
+            hint="Write 'builder: pull' and a url.",
+        )
+    return found

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
-from vmctl.images import elf, initramfs, kernel, modules, recipes
+from vmctl.images import catalog, distribution, elf, initramfs, kernel, modules, packages, recipes
+from vmctl.images.job import Job, Product
 
 _COMMON_MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_balloon", "virtio_rng"),
@@ -26,7 +27,7 @@ _OTHER_MODULES = (
     # Virtual machines inside.
     *("kvm_amd", "kvm_intel"),
 )
-_PROGRAMS = ("usr/sbin/dropbear", "usr/sbin/qemu-ga", "usr/sbin/mke2fs")
+_PROGRAMS = ("usr/sbin/dropbear", "usr/sbin/qemu-ga", "usr/sbin/mke2fs", "usr/sbin/resize2fs")
 _LIBRARY_PLACES = tuple(
     f"{prefix}{place}" for prefix in ("", "usr/") for place in ("lib/x86_64-linux-gnu", "lib64")
 )
@@ -43,6 +44,41 @@ class Parts:
     bzimage: bytes
     initrd: bytes
     release: str
+
+
+def make(job: Job, directory: pathlib.Path) -> Product | None:
+    """Build the image from the distribution's packages. Raises HostError, RefusedError."""
+    apt = packages.Apt(job.progress)
+    choice = packages.for_files(distribution.names())
+    wanted = apt.resolve(choice, job.deadline)
+    if job.known and job.known == _inputs(job, wanted):
+        return None
+    fetched = directory / "fetched"
+    fetched.mkdir()
+    wanted = apt.fetch(wanted, choice, fetched, job.deadline)
+    job.progress("Unpacking packages", 0, 0)
+    root = directory / "root"
+    root.mkdir()
+    packages.unpack(wanted, root, job.deadline)
+    job.progress("Putting the image together", 0, 0)
+    parts = assemble(root, job.deadline)
+    contents = {catalog.KERNEL: parts.kernel, catalog.INITRD: parts.initrd}
+    if parts.kernel is not parts.bzimage:
+        contents[catalog.BZIMAGE] = parts.bzimage
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
+    return Product(
+        files={name: directory / name for name in contents},
+        inputs=_inputs(job, wanted),
+        facts={
+            "kernel_release": parts.release,
+            "packages": {each.name: each.version for each in wanted},
+        },
+    )
+
+
+def _inputs(job: Job, wanted: Iterable[packages.Package]) -> str:
+    return job.inputs(sorted((each.name, each.version, each.sha256) for each in wanted))
 
 
 def assemble(root: pathlib.Path, deadline: Deadline) -> Parts:
