@@ -18,7 +18,7 @@ from bench.rounds import Contender, Group, measure
 if TYPE_CHECKING:
     from bench.site import Site
 
-PARTS = ("boot", "start", "ps", "stages", "disk")
+PARTS = ("boot", "start", "ps", "stages", "overlay", "inside")
 MODES = ("full", "tcg-virtio", "hardware", "paravirt")
 QUICK = 2
 CHEAP = 3
@@ -114,10 +114,17 @@ class _Bench:
         words = ["up", "--dry-run", str(boots.spec)]
         yield self._kept(stages.imports(self.site, words, self.options.rounds))
 
-    def _disk(self) -> Iterator[Group]:
+    def _overlay(self) -> Iterator[Group]:
         from bench import overlays
 
         yield self._measured(*overlays.group(self.site), self.options.rounds)
+
+    def _inside(self) -> Iterator[Group]:
+        from bench import inside
+
+        for mode in self.options.modes:
+            with inside.running(self.site, mode) as measured:
+                yield self._measured(*measured, self.options.rounds)
 
     def _measured(self, group: Group, contenders: Sequence[Contender], count: int) -> Group:
         self._kept(group)

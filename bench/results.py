@@ -9,8 +9,8 @@ import random
 import statistics
 from typing import Any
 
-from bench import estimate
 from bench.rounds import Group
+from vmctl.lab import estimate
 
 FORMAT = 1
 DIRECTORY = pathlib.Path(__file__).parent / "results"

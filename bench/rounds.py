@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vmctl.lab import schedule
+
 Sample = Mapping[str, float]
 """What one run gave, by metric: seconds, bytes."""
 
@@ -84,8 +86,7 @@ def measure(
 
     The rounds are put into `group` one by one, so that an interruption keeps the whole ones.
     """
-    for number in range(count + 1):
-        order = chance.sample(contenders, len(contenders))
+    for number, order in schedule.interleaved(contenders, count, chance):
         told(f"{group.title}: {f'round {number} of {count}' if number else 'warm-up'}")
         samples = {contender.name: dict(contender.run()) for contender in order}
         if number:

@@ -1,4 +1,4 @@
-"""The bench's statistics: medians, paired ratios, their intervals."""
+"""The statistics of lab and bench: medians, paired ratios, their intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import estimate
+from vmctl.lab import estimate
 
 
 def ratio(ours: list[float], theirs: list[float]) -> estimate.Ratio:

@@ -1,0 +1,1 @@
+"""The lab: what full emulation, hardware assistance and paravirtualization cost, measured here."""

@@ -1,0 +1,1 @@
+"""The page that explains a comparison: one HTML file that needs nothing else."""

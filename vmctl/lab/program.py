@@ -1,0 +1,64 @@
+"""Makes the probe: one static binary, compiled on this host, that every mode runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+import tempfile
+
+from vmctl import errors, process
+from vmctl.deadline import Deadline
+
+SOURCE = pathlib.Path(__file__).parent / "probe" / "probe.c"
+# -march says which instructions there may be: those that every x86-64 processor and TCG have.
+_FLAGS = ("-std=gnu11", "-O2", "-march=x86-64", "-static", "-s", "-Wl,--build-id=none")
+_SECONDS = 120.0
+_EXECUTABLE = 0o755
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """The binary and what it was made with; `digest` is its sha256 (hex)."""
+
+    path: pathlib.Path
+    digest: str
+    compiler: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what results say of it."""
+        return {
+            "sha256": self.digest,
+            "compiler": self.compiler,
+            "flags": " ".join(_FLAGS),
+            "source_sha256": hashlib.sha256(SOURCE.read_bytes()).hexdigest(),
+        }
+
+
+def compile_into(directory: pathlib.Path) -> Probe:
+    """Compile the probe. Raises HostError where there is no compiler or no static C library."""
+    compiler = process.find("gcc") or process.find("cc")
+    if compiler is None:
+        raise errors.HostError(
+            "There is no C compiler (gcc) to make the probe with, the program that measures.",
+            hint="Install one: sudo apt-get install gcc libc6-dev",
+        )
+    deadline = Deadline.after(_SECONDS)
+    path = directory / "probe"
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        draft = pathlib.Path(place) / "probe"
+        try:
+            # Without the path of the source in it, equal sources give equal binaries.
+            process.run([compiler, *_FLAGS, "-o", draft, SOURCE.name], deadline, cwd=SOURCE.parent)
+        except errors.ProgramError as problem:
+            raise errors.HostError(
+                "The probe, the program that measures, could not be compiled.",
+                hint="A static C library is needed: on Debian libc6-dev, on Fedora glibc-static.",
+                details=problem.details,
+            ) from None
+        draft.chmod(_EXECUTABLE)
+        draft.rename(path)
+    version = process.run([compiler, "--version"], deadline).text.partition("\n")[0]
+    return Probe(
+        path=path, digest=hashlib.sha256(path.read_bytes()).hexdigest(), compiler=version.strip()
+    )
