@@ -1,0 +1,277 @@
+"""Makes a machine, or an image, of a stopped machine's disks. The source is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import secrets
+import uuid
+from collections.abc import Iterator
+
+from vmctl import errors, process
+from vmctl.deadline import Deadline
+from vmctl.hypervisor import connection as connections
+from vmctl.hypervisor import domains
+from vmctl.images import internal, qcow2
+from vmctl.lifecycle import (
+    execute,
+    first_boot,
+    observe,
+    removal,
+    schedule,
+    settle,
+    snapshots,
+    steps,
+    taking,
+)
+from vmctl.lifecycle.events import Event, Note
+from vmctl.lifecycle.schedule import Worker
+from vmctl.lifecycle.steps import Site
+from vmctl.machine.model import Disk, DiskFormat, Machine, Nic
+from vmctl.machine.observed import Observed
+from vmctl.machine.state import State
+from vmctl.store import files, records
+from vmctl.store.layout import Layout, MachineFiles
+
+_SECONDS = 3600.0
+_MEMORY = 2 << 30
+"""Address space of a copying qemu-img (bytes); it needs far less."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be made of a machine; `snapshot` means its disks as they were then."""
+
+    source: str
+    name: str
+    uri: str | None = None
+    snapshot: str = ""
+    replace: bool = False
+
+
+def clone(request: Request) -> Iterator[Event]:
+    """Make a new machine with copies of a stopped one's disks, on the same image.
+
+    Name, UUID, MAC addresses, ssh keys and cloud-init's seed are its own; forwarded ports are not
+    taken over. It is not started.
+    """
+    layout = Layout.default()
+    with connections.opened(request.uri, layout) as connection:
+        site = Site(connection, layout)
+
+        def work(name: str, worker: Worker) -> None:
+            with (
+                execute.locked(site, request.source) as source,
+                execute.locked(site, name) as there,
+            ):
+                _refuse_taken(site, there)
+                _make(site, _stopped(site, source, request), request, worker)
+
+        yield from schedule.carry_out([request.name], {}, work)
+        yield Note(
+            machine=request.name,
+            level="info",
+            text=f"made of '{request.source}'; forwarded ports were not taken over",
+            hint=f"Start it: vmctl start {request.name}",
+        )
+
+
+def _stopped(site: Site, observed: Observed, request: Request) -> Machine:
+    """Return the machine to copy. Raises ConflictError where it runs, NotFoundError."""
+    snapshots.require(observed)
+    name = observed.name
+    if observed.intent == settle.RESTORE or observed.state is not State.STOPPED:
+        raise errors.ConflictError(
+            f"Machine '{name}' is {observed.state}; its disks can be copied while it is stopped.",
+            hint=f"Stop it: vmctl stop {name}",
+        )
+    if request.snapshot:
+        snapshots.known(site.layout, name, request.snapshot)
+    machine = taking.machine_of(observed)
+    if not machine.disks:
+        raise errors.UsageError(f"Machine '{name}' has no disk: there is nothing to copy.")
+    if machine.nvram or machine.tpm:
+        raise errors.UsageError(
+            f"Machine '{name}' has UEFI variables or a TPM of its own, which are not copied.",
+            hint="Make the new machine from a spec, and copy files with vmctl cp.",
+        )
+    return machine
+
+
+def _refuse_taken(site: Site, observed: Observed) -> None:
+    """Raise ConflictError for a name that is taken; clear what a killed clone left of it."""
+    place = site.layout.machine(observed.name)
+    if observed.exists or records.read(place) is not None:
+        raise errors.ConflictError(
+            f"There is a machine '{observed.name}' already.", hint="Choose another name."
+        )
+    if records.intent(place).get("clone"):
+        steps.remove_files(site, observed.name, kept=frozenset())
+    with contextlib.suppress(FileNotFoundError):
+        if os.listdir(place.directory):
+            raise errors.ConflictError(
+                f"'{place.directory}' holds files of an earlier machine '{observed.name}'.",
+                hint=f"See what they are: vmctl gc; remove them: vmctl down {observed.name}",
+            )
+
+
+def _make(site: Site, source: Machine, request: Request, worker: Worker) -> None:
+    old, new = site.layout.machine(source.name), site.layout.machine(request.name)
+    machine = _renamed(source, request.name, new)
+    digest = machine.digest
+    records.begin(
+        new,
+        "up",
+        digest=digest,
+        keep=[],
+        networks=steps.network_names(machine),
+        clone=source.name,
+    )
+    with worker.step("copy disks", patient=True):
+        for before, after in zip(source.disks, machine.disks, strict=True):
+            if worker.cancelled:
+                raise errors.InterruptError("Interrupted.")
+            _copy(before, pathlib.Path(after.file), request.snapshot)
+            taking.give_to_qemu(pathlib.Path(after.file), machine)
+    with worker.step("define"):
+        with contextlib.suppress(FileNotFoundError):
+            files.write(new.payload, old.payload.read_bytes())
+        steps.ensure_networks(site, machine)
+        with contextlib.suppress(FileNotFoundError):
+            steps.write_files(site, machine, old.spec.read_bytes())
+        first_boot.prepare(site.layout, machine)
+        steps.define(site, machine)
+        _remember(site, source.name, machine)
+        records.finish(new)
+
+
+def _renamed(source: Machine, name: str, place: MachineFiles) -> Machine:
+    """Return the machine with an identity of its own."""
+    return dataclasses.replace(
+        source,
+        name=name,
+        uuid=str(uuid.uuid4()),
+        hostname=name if source.hostname in ("", source.name) else source.hostname,
+        console_log=str(place.console_log),
+        seed=str(place.seed) if source.seed else "",
+        disks=tuple(
+            dataclasses.replace(disk, file=str(place.disk(disk.name))) for disk in source.disks
+        ),
+        nics=tuple(_replugged(nic) for nic in source.nics),
+        forwards=(),
+        needs=(),
+        autostart=False,
+    )
+
+
+def _replugged(nic: Nic) -> Nic:
+    """Return a card with a MAC of its own in QEMU's range, and no fixed address."""
+    digits = secrets.token_bytes(3)
+    mac = ":".join(["52", "54", "00", *(f"{byte:02x}" for byte in digits)])
+    return dataclasses.replace(nic, mac=mac, address="", gateway="", dns=())
+
+
+def _copy(disk: Disk, target: pathlib.Path, snapshot: str) -> None:
+    """Copy what a disk holds beyond its image; snapshots stay behind."""
+    deadline = Deadline.after(_SECONDS)
+    internal.mend(disk.file, deadline)
+    draft = files.temporary(target)
+    files.write(draft, b"")
+    words = ["-B", disk.base, "-F", disk.base_format] if disk.base else []
+    _convert(disk, draft, [*words, *_of_snapshot(snapshot)], deadline)
+    files.publish(draft, target)
+
+
+def _of_snapshot(name: str) -> list[str]:
+    return ["-l", f"snapshot.name={name}"] if name else []
+
+
+def _convert(disk: Disk, target: pathlib.Path, words: list[str], deadline: Deadline) -> None:
+    command = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", *words]
+    try:
+        process.run(
+            [*command, disk.file, target], deadline, limits=process.Limits(address_space=_MEMORY)
+        )
+    except errors.ProgramError as problem:
+        target.unlink(missing_ok=True)
+        if "No space left" in problem.details:
+            raise files.unusable(target, OSError(28, "No space left on device")) from None
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    made = qcow2.info(target, DiskFormat.QCOW2, deadline)
+    if made.virtual_size != disk.size:
+        raise errors.ProgramError(f"The copy of '{disk.file}' has another size than its original.")
+
+
+def _remember(site: Site, source: str, machine: Machine) -> None:
+    known = records.read(site.layout.machine(source))
+    domain = domains.get(site.connection, machine.name)
+    steps.remember(site, machine, "", domain.UUIDString(), running=False)
+    place = site.layout.machine(machine.name)
+    made = records.read(place)
+    if made is not None and known is not None:
+        records.write(place, dataclasses.replace(made, why=known.why, login=known.login))
+
+
+def commit(request: Request) -> Iterator[Event]:
+    """Make an image of a stopped machine's system disk; specs can name it from then on."""
+    layout = Layout.default()
+    with connections.opened(request.uri, layout) as connection:
+        site = Site(connection, layout)
+        removal.refuse_foreign(observe.observe(connection, layout, request.source))
+
+        def work(name: str, worker: Worker) -> None:
+            with execute.locked(site, name) as observed:
+                machine = _stopped(site, observed, request)
+                _commit(site, machine, request, worker)
+
+        yield from schedule.carry_out([request.source], {}, work)
+
+
+def _commit(site: Site, machine: Machine, request: Request, worker: Worker) -> None:
+    # Rare, and dear to import.
+    from vmctl.images import catalog, imports
+
+    place = site.layout.machine(machine.name)
+    disk = machine.disks[0]
+    if not disk.base:
+        raise errors.UsageError(
+            f"Machine '{machine.name}' has no system disk that could become an image: its image "
+            "is a kernel that runs from memory.",
+            hint="Use an image with a disk, debian-12 for one.",
+        )
+    known = None
+    with contextlib.suppress(errors.NotFoundError):
+        # A disk of the user's own has no name in the store.
+        known = catalog.find(site.layout, machine.image.name) if machine.image else None
+    draft = files.temporary(place.directory / "commit.qcow2")
+    try:
+        with worker.step("copy disk", patient=True):
+            files.write(draft, b"")
+            _convert(disk, draft, _of_snapshot(request.snapshot), Deadline.after(_SECONDS))
+        with worker.step("image", patient=True) as progress:
+            traits = imports.Traits(
+                cloud_init=known.cloud_init if known else bool(machine.seed),
+                user=known.user if known else machine.user,
+                drivers=known.drivers if known else imports.Traits().drivers,
+                description=_provenance(machine, request.snapshot),
+            )
+            order = imports.Order(name=request.name, path=str(draft), replace=request.replace)
+            deadline = Deadline.after(_SECONDS)
+
+            def told(what: str, done: int, total: int) -> None:
+                progress(what, done, total)
+
+            imports.disk(site.layout, order, DiskFormat.QCOW2, traits, deadline, told)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _provenance(machine: Machine, snapshot: str) -> str:
+    image = f" on {machine.image.name} {machine.image.digest[:12]}" if machine.image else ""
+    then = f", snapshot {snapshot}" if snapshot else ""
+    return f"machine {machine.name}{then}{image}"
