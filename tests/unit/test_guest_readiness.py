@@ -44,7 +44,7 @@ def wait(
     cancelled: bool = False,
 ) -> list[str]:
     seen: list[str] = []
-    watch = readiness.Watch(machine, offset, state)
+    watch = readiness.Watch(machine, offset, readiness.Ways(state))
     watch.wait(Deadline.after(seconds), seen.append, lambda: cancelled)
     return seen
 

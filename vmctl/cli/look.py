@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -106,40 +109,43 @@ def status(context: contexts.Context, name: str, as_json: bool) -> None:
 @click.command()
 @click.argument("name", shell_complete=completion.machine_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on as the guest writes; Ctrl-C ends it.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=0, help="Only the last lines.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines; 0 for none.")
+@click.option("--since-boot", is_flag=True, help="Only what came since the last start.")
 @contexts.options
-def logs(_context: contexts.Context, name: str, follow: bool, lines: int) -> None:
-    """Show what a machine wrote to its serial console."""
-    import os
-    import time
+def logs(
+    _context: contexts.Context, name: str, follow: bool, lines: int | None, since_boot: bool
+) -> None:
+    """Show what a machine wrote to its serial console.
 
+    Following goes on over restarts, and ends when the machine is removed.
+    """
     from vmctl import errors
     from vmctl.guest import console_log
+    from vmctl.store import records
     from vmctl.store.layout import Layout
-    from vmctl.ui import escape, terminal
+    from vmctl.ui.stream import Writer
 
-    path = Layout.default().machine(name).console_log
+    place = Layout.default().machine(name)
+    path = place.console_log
     if not path.exists():
         raise errors.NotFoundError(
             f"There is no console log of a machine '{name}'.", hint="See all: vmctl ps --all"
         )
     if not os.access(path, os.R_OK):
         raise errors.HostError(f"You may not read '{path}'.", hint=f"sudo vmctl logs {name}")
-    on_terminal = terminal.is_tty(sys.stdout)
-
-    def put(text: str) -> None:
-        text = text.replace("\r\n", "\n")
-        terminal.put(escape.printable(text) if on_terminal else text)
-
-    offset = console_log.size(path)
-    put(console_log.last_lines(path, lines, since=0))
-    follower = console_log.Follower(path, offset)
-    while follow:
-        added = follower.read().decode("utf-8", "replace")
-        if added:
-            put(added)
-            sys.stdout.flush()
-        time.sleep(_FOLLOW_POLL)
+    record = records.read(place) if since_boot else None
+    put = Writer(sys.stdout, lines=True)
+    follower = console_log.Follower(path)
+    with contextlib.suppress(BrokenPipeError):  # whoever reads has seen enough
+        put(follower.begin(since=record.boot_offset if record else 0, lines=lines))
+        while follow and place.directory.exists():
+            added = follower.read()
+            if added:
+                put(added)
+            else:
+                time.sleep(_FOLLOW_POLL)
+        if not put.at_line_start:
+            put(b"\n")
 
 
 @click.command()

@@ -48,12 +48,26 @@ class Follower:
         self._offset = offset
         self._inode = 0
 
+    def begin(self, *, since: int = 0, lines: int | None = None) -> bytes:
+        """Return what is there from the byte `since` on, or only its last lines."""
+        end = size(self._path)
+        # A log that was rotated since is shorter than it was.
+        self._offset = since if since <= end else 0
+        found = b""
+        while piece := self.read():
+            found = (found + piece)[-_LONGEST_TAIL:] if lines is not None else found + piece
+        if lines is None:
+            return found
+        kept = found.splitlines(keepends=True)
+        return b"".join(kept[len(kept) - lines :] if lines < len(kept) else kept)
+
     def read(self) -> bytes:
         """Return what came since the last call."""
         try:
             with self._path.open("rb") as stream:
                 status = os.fstat(stream.fileno())
                 rotated = self._inode and status.st_ino != self._inode
+                left = self._rest_of_rotated() if rotated else b""
                 if rotated or status.st_size < self._offset:
                     self._offset = 0
                 self._inode = status.st_ino
@@ -62,4 +76,15 @@ class Follower:
         except OSError:
             return b""
         self._offset += len(added)
-        return added
+        return left + added
+
+    def _rest_of_rotated(self) -> bytes:
+        """Return what was not read of the log before libvirt gave it the ending .0."""
+        try:
+            with self._path.with_name(f"{self._path.name}.0").open("rb") as stream:
+                if os.fstat(stream.fileno()).st_ino != self._inode:
+                    return b""
+                stream.seek(self._offset)
+                return stream.read(2 * _LONGEST_TAIL)
+        except OSError:
+            return b""
