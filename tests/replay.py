@@ -31,6 +31,7 @@ TINY = Image(
     ready_pattern="vmctl-tiny: ready",
     ready_timeout=30.0,
     agent=True,
+    user="root",
     memory=128 << 20,
 )
 DISTRIBUTION = Image(
@@ -40,6 +41,24 @@ DISTRIBUTION = Image(
     disk_format=DiskFormat.QCOW2,
     size=2 << 30,
     drivers=ALL_DRIVERS,
+)
+
+DEBIAN = Image(
+    name="debian-12-min",
+    digest="2" * 64,
+    disk=f"{STORE}/images/{'2' * 64}/disk.qcow2",
+    disk_format=DiskFormat.QCOW2,
+    kernel=f"{STORE}/images/{'2' * 64}/kernel",
+    efi_kernel=f"{STORE}/images/{'2' * 64}/bzimage",
+    initrd=f"{STORE}/images/{'2' * 64}/initrd",
+    cmdline="root=LABEL=root console=ttyS0",
+    size=4 << 30,
+    drivers=ALL_DRIVERS,
+    agent=True,
+    cloud_init=True,
+    user="debian",
+    ready_when="ssh",
+    memory=256 << 20,
 )
 
 
@@ -55,7 +74,7 @@ def surroundings(
     storage: Storage = Storage(direct=True, io_uring=True),
 ) -> resolve.Surroundings:
     """Return a fixed place on a host of these facts."""
-    known = {image.name: image for image in (*images, TINY, DISTRIBUTION)}
+    known = {image.name: image for image in (*images, TINY, DISTRIBUTION, DEBIAN)}
 
     def find(wanted: ImageSpec) -> Image:
         return known[wanted.name]

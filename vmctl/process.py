@@ -9,7 +9,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 from vmctl import errors
 from vmctl.deadline import Deadline
@@ -81,13 +83,8 @@ def run(
     WaitTimeoutError at the deadline, ProgramError on a status other than 0 unless `check` is off.
     """
     command = [os.fspath(word) for word in argv]
-    program = find(command[0])
-    if program is None:
-        raise errors.HostError(
-            f"The program '{command[0]}' is not installed.", hint="Run: vmctl doctor"
-        )
     with subprocess.Popen(
-        [*(limits.prefix() if limits else []), program, *command[1:]],
+        [*(limits.prefix() if limits else []), *_found(command)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -109,6 +106,66 @@ def run(
     if check and done.status != 0:
         raise failure(done)
     return done
+
+
+Child = subprocess.Popen[bytes]
+"""A program that runs beside us; its streams are pipes."""
+
+_END_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def beside(argv: Sequence[str | os.PathLike[str]], *, terminal: bool = False) -> Iterator[Child]:
+    """Run a program for the length of the block, with pipes for its streams.
+
+    `terminal` leaves it our own standard input and process group: it talks to the person there.
+    Whatever still runs at the end of the block is ended. Raises HostError when it is missing.
+    """
+    child = subprocess.Popen(
+        _found(argv),
+        stdin=None if terminal else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, "LC_ALL": "C.UTF-8"} if not terminal else None,
+        start_new_session=not terminal,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def replace(argv: Sequence[str | os.PathLike[str]]) -> NoReturn:
+    """Become another program, which keeps our process, terminal and streams.
+
+    Raises HostError when the program is missing.
+    """
+    command = _found(argv)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # Python ignores it, and what is ignored stays so in the next program.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.execv(command[0], command)  # noqa: S606  (no shell is the point)
+
+
+def _found(argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+    command = [os.fspath(word) for word in argv]
+    program = find(command[0])
+    if program is None:
+        raise errors.HostError(
+            f"The program '{command[0]}' is not installed.", hint="Run: vmctl doctor"
+        )
+    return [program, *command[1:]]
 
 
 def failure(done: Completed) -> errors.ProgramError:

@@ -22,14 +22,18 @@ REGENERATE = os.environ.get("VMCTL_REGENERATE") == "1"
 FIRMWARE = ("uefi", "uefi-secure")
 NAMED = {"full", "hardware", "paravirt", "tcg-virtio", "nested"}
 """Templates that ask for one mode by name."""
+NEEDS_VIRTIO = {"mounts"}
+"""Templates that the modes with emulated devices refuse."""
 
 
 def host_for(mode: Mode) -> HostFacts:
     """An Intel host with everything, or this one without a usable KVM for the TCG modes."""
     name = "kvm-intel-fine" if mode.accel == "kvm" else "software-kvm-no-flags"
     facts = replay.host(name)
-    programs = {**facts.programs, "swtpm": "/usr/bin/swtpm", "swtpm_setup": "/usr/bin/swtpm_setup"}
-    return dataclasses.replace(facts, firmware=FIRMWARE, programs=programs)
+    names = ("swtpm", "swtpm_setup", "virtiofsd")
+    programs = {**facts.programs, **{name: f"/usr/bin/{name}" for name in names}}
+    root = dataclasses.replace(facts.user, uid=0)
+    return dataclasses.replace(facts, firmware=FIRMWARE, programs=programs, user=root)
 
 
 def settings(mode: Mode) -> tuple[str, ...]:
@@ -44,6 +48,7 @@ def cases() -> list[tuple[str, Mode]]:
         for template in sorted(replay.TEMPLATES.glob("*.yaml"))
         for mode in Mode
         if template.stem not in NAMED or template.stem == mode.value
+        if template.stem not in NEEDS_VIRTIO or mode.devices == "virtio"
     ]
     return found + [("nested", mode) for mode in Mode]
 
@@ -57,6 +62,10 @@ def rendered(template: str, mode: Mode) -> tuple[tuple[Machine, ...], str]:
         dataclasses.replace(
             machine,
             cdroms=tuple(f"/specs/{pathlib.Path(file).name}" for file in machine.cdroms),
+            mounts=tuple(
+                dataclasses.replace(mount, host=f"/specs/{pathlib.Path(mount.host).name}")
+                for mount in machine.mounts
+            ),
         )
         for machine in found
     )

@@ -268,3 +268,17 @@ def test_the_document_lists_the_verdicts() -> None:
     text = (ROOT / "docs" / "doctor.md").read_text()
     listed = re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)
     assert sorted(listed) == sorted([*Code, "no-emulator", "no-libvirt", "not-offered"])
+
+
+def test_shares(tmp_path: pathlib.Path) -> None:
+    plain = host("software-kvm-no-flags")
+    root = dataclasses.replace(plain, user=dataclasses.replace(plain.user, uid=0), programs={})
+    missing = examined(root, tmp_path)["SHARE001"]
+    assert missing.level is Level.WARNING
+    assert "apt install virtiofsd" in missing.fix
+    there = dataclasses.replace(root, programs={"virtiofsd": "/usr/libexec/virtiofsd"})
+    assert examined(there, tmp_path)["SHARE001"].level is Level.OK
+    user = dataclasses.replace(root, user=dataclasses.replace(plain.user, uid=1000))
+    for facts, libvirt in ((root, SESSION), (user, SYSTEM)):
+        found = examined(facts, tmp_path, libvirt)["SHARE001"]
+        assert (found.level, found.detail[:2]) == (Level.INFO, "9p")

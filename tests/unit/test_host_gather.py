@@ -245,3 +245,8 @@ def test_xen(root: pathlib.Path) -> None:
 def test_wsl(root: pathlib.Path) -> None:
     put(root, "proc/sys/kernel/osrelease", "5.15.90.1-microsoft-standard-WSL2\n")
     assert facts_of(root).wsl
+
+
+def test_virtiofsd_is_found_where_no_path_leads(root: pathlib.Path) -> None:
+    put(root, "usr/libexec/virtiofsd").chmod(0o755)
+    assert facts_of(root).programs == {"virtiofsd": str(root / "usr/libexec/virtiofsd")}

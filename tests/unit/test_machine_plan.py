@@ -36,13 +36,14 @@ def test_nothing_there(machine: Machine) -> None:
         Action.DISKS,
         Action.DEFINE,
         Action.START,
+        Action.FORWARD,
         Action.WAIT,
     )
 
 
 def test_running_and_the_same(machine: Machine) -> None:
     todo = plan.plan_one(machine, seen(machine, State.RUNNING))
-    assert todo.actions == (Action.WAIT,)
+    assert todo.actions == (Action.FORWARD, Action.WAIT)
     assert (todo.waiting, todo.drift) == ((), ())
 
 
@@ -52,7 +53,7 @@ def test_running_and_the_same(machine: Machine) -> None:
 )
 def test_made_but_not_running(machine: Machine, state: State, action: Action) -> None:
     todo = plan.plan_one(machine, seen(machine, state))
-    assert todo.actions == (action, Action.WAIT)
+    assert todo.actions == (action, Action.FORWARD, Action.WAIT)
 
 
 def test_a_changed_spec_is_applied_to_a_stopped_machine(machine: Machine) -> None:

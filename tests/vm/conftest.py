@@ -189,6 +189,14 @@ def site(shared_home: pathlib.Path, libvirt_daemon: str) -> Iterator[Site]:
     site.clear()
 
 
+@pytest.fixture(scope="session")
+def debian(site: Site) -> str:
+    """The name of a Debian image with cloud-init and sshd; built once."""
+    command = site.command("image", "build", "debian-12-min")
+    subprocess.run(command, env=site.env, check=True, timeout=PATIENCE * 10)
+    return "debian-12-min"
+
+
 @pytest.fixture
 def guest_uri(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
     """Libvirt itself, to look at machines from outside vmctl and to do what others would do."""

@@ -28,6 +28,7 @@ CHANGES: tuple[tuple[Any, tuple[str, ...]], ...] = (
         libvirt.virDomain,
         ("create", "destroy", "undefineFlags", "setAutostart", "suspend", "resume", "shutdown"),
     ),
+    (libvirt.virDomain, ("createWithFlags", "fsFreeze", "fsThaw", "managedSave")),
     (libvirt.virNetwork, ("create", "destroy", "undefine", "update")),
     (libvirt_qemu, ("qemuMonitorCommand",)),
     (pathlib.Path, ("rename", "replace", "unlink", "mkdir", "rmdir", "chmod")),

@@ -313,3 +313,38 @@ def test_image_is_built_without_root(user: User) -> None:
 
 def flat(result: Result) -> str:
     return " ".join(result.err.split())
+
+
+def test_mounts_are_9p_with_the_users_own_rights(user: User) -> None:
+    """No virtiofs here: QEMU itself serves both kinds, as the user."""
+    place = user.specs / "shared"
+    for name in ("in", "out"):
+        (place / name).mkdir(parents=True)
+    (place / "in" / "private").write_text("mine\n")
+    (place / "in" / "private").chmod(0o600)
+    mounts = "[{host: ./shared/in, guest: /in}, {host: ./shared/out, guest: /out, writable: true}]"
+    path, name = user.spec(
+        f"accel: tcg\ndevices: virtio\nmounts: {mounts}\n"
+        "provision: [{script: 'cp /in/private /out/copy; ln -s copy /out/link'}]\n"
+    )
+    user.own()
+    user.run("up", path)
+    copy = place / "out" / "copy"
+    assert copy.read_text() == "mine\n"
+    assert (copy.stat().st_uid, stat.S_IMODE(copy.stat().st_mode)) == (NOBODY, 0o600)
+    assert os.readlink(place / "out" / "link") == "copy"
+    attempt = "mount -o remount,rw /in; rm /in/private"
+    said = user.run("exec", name, "--", "sh", "-c", attempt, status=1)
+    assert "Read-only" in said.err
+    assert (place / "in" / "private").exists()
+    assert user.status(name)["provisioned"] == "yes"
+    user.run("down", "-y", name)
+
+
+def test_what_the_user_may_not_read_no_guest_gets(user: User) -> None:
+    place = user.specs / "roots"
+    place.mkdir()
+    place.chmod(0o700)
+    path, name = user.spec("accel: tcg\ndevices: virtio\nmounts: [{host: ./roots, guest: /x}]\n")
+    assert "you may not read it yourself" in user.run("up", path, status=5).err
+    assert not (user.store / "machines" / name).exists()

@@ -73,3 +73,15 @@ def machines_and_specs(
 
     names = machine_names(ctx, parameter, incomplete)
     return names or [CompletionItem(incomplete, type="file")]
+
+
+def copy_places(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete an argument that is a file, or the name of a machine with a colon."""
+    from click.shell_completion import CompletionItem
+
+    names = [name for name in store_names() if name.startswith(incomplete)]
+    if "/" in incomplete or not names:
+        return [CompletionItem(incomplete, type="file")]
+    return [CompletionItem(f"{name}:") for name in names]

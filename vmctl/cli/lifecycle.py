@@ -13,6 +13,7 @@ from vmctl.cli import context as contexts
 
 if TYPE_CHECKING:
     from vmctl.lifecycle.events import Event
+    from vmctl.lifecycle.provision import Provision
     from vmctl.machine.plan import Plan
 
 _Function = Callable[..., Any]
@@ -54,6 +55,8 @@ def _follow(events: Iterable[Event], context: contexts.Context) -> None:
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result (or the plan) as JSON.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the machines are ready.")
+@click.option("--provision", is_flag=True, help="Carry out all provision steps again.")
+@click.option("--no-provision", is_flag=True, help="Carry out no provision steps.")
 @click.option("--remove-orphans", is_flag=True, help="Remove machines the spec no longer names.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before machines are removed.")
 @click.option("--allow-outside", is_flag=True, help="Allow files outside the spec's directory.")
@@ -66,6 +69,8 @@ def up(  # noqa: PLR0913
     dry_run: bool,
     as_json: bool,
     no_wait: bool,
+    provision: bool,
+    no_provision: bool,
     remove_orphans: bool,
     yes: bool,
     allow_outside: bool,
@@ -84,6 +89,7 @@ def up(  # noqa: PLR0913
         allow_outside=allow_outside,
         remove_orphans=remove_orphans,
         wait=not no_wait,
+        provision=_which_steps(provision, no_provision, waits=not no_wait),
     )
     if dry_run:
         _show_plan(upping.planned(request), as_json=as_json)
@@ -92,6 +98,16 @@ def up(  # noqa: PLR0913
         _ask_to_remove(upping.planned(request).orphans, yes=yes)
     _follow(upping.run(request), context)
     _show_result(context, request.path, as_json=as_json)
+
+
+def _which_steps(every: bool, none: bool, *, waits: bool) -> Provision:
+    from vmctl.lifecycle.provision import Provision
+
+    if every and none:
+        raise click.UsageError("--provision and --no-provision exclude each other.")
+    if every and not waits:
+        raise click.UsageError("--provision needs to wait: leave out --no-wait.")
+    return Provision.ALL if every else Provision.NONE if none else Provision.MISSING
 
 
 def _ask_to_remove(names: Sequence[str], *, yes: bool, also: str = "") -> None:

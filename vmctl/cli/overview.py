@@ -26,9 +26,25 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "render": ("vmctl.cli.look:render", "Print the domain XML of a spec; changes nothing."),
         "validate": ("vmctl.cli.spec:validate", "Check a spec and show every problem in it."),
     },
+    "Inside": {
+        "ssh": ("vmctl.cli.access:ssh", "Log in to a machine."),
+        "exec": ("vmctl.cli.access:exec_", "Run a command in a machine, word for word."),
+        "cp": ("vmctl.cli.access:cp", "Copy files into a machine and out of it."),
+        "ssh-config": ("vmctl.cli.access:ssh_config", "Print what ~/.ssh/config can include."),
+    },
+    "Snapshots": {
+        "snapshot": ("vmctl.cli.snapshot:snapshot", "Keep points in a machine's life; go back."),
+        "clone": ("vmctl.cli.clone:clone", "Make a machine of a stopped one's disks."),
+        "commit": ("vmctl.cli.clone:commit", "Make an image of a stopped machine's system disk."),
+        "save": ("vmctl.cli.save:save", "Write machines' memory to disk; start goes on from it."),
+    },
     "Host": {
         "gc": ("vmctl.cli.gc:gc", "Find and clear what killed commands left behind."),
         "doctor": ("vmctl.cli.doctor:doctor", "Find out which modes this host can run, and why."),
+    },
+    "Lab": {
+        "compare": ("vmctl.cli.compare:compare", "Measure the modes against each other, here."),
+        "explain": ("vmctl.cli.explain:explain", "Tell what a mode is made of, down to QEMU."),
     },
     "Images": {
         "image": ("vmctl.cli.image:image", "Build, list and inspect base images."),

@@ -20,6 +20,7 @@ def examine(facts: HostFacts, libvirt: LibvirtFacts | None, store: pathlib.Path)
         *on_system.firmware(patient),
         *on_system.libvirt(patient),
         *on_system.network(patient),
+        on_system.shares(patient),
         *on_store.examine(patient, store),
         _modes(facts, libvirt),
     ]

@@ -41,6 +41,7 @@ TITLES: Mapping[str, str] = {
     "NET003": "dnsmasq",
     "NET004": "Packet filter",
     "NET005": "vsock",
+    "SHARE001": "Shared directories",
     "STORE001": "Store, QEMU's user",
     "STORE002": "Store permissions",
     "STORE003": "Disk space",

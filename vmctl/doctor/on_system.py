@@ -224,3 +224,23 @@ def _program(patient: Patient, code: str, names: tuple[str, ...], part: Part) ->
         cause="Networks of kind nat need it; kind user does not.",
         fix=remedy.Family.of(patient.facts.distribution).install(part),
     )
+
+
+def shares(patient: Patient) -> Finding:
+    """Return by which means a spec's `mounts` reach a guest."""
+    facts = patient.facts
+    daemon = facts.programs.get("virtiofsd", "")
+    if not patient.system:
+        return codes.info("SHARE001", "9p; virtiofs takes qemu:///system")
+    if facts.user.uid != 0:
+        return codes.info("SHARE001", "9p; virtiofs takes root")
+    if daemon:
+        return codes.ok("SHARE001", f"9p, and virtiofs for writable ones ({daemon})")
+    return codes.finding(
+        "SHARE001",
+        Level.WARNING,
+        "9p only: virtiofsd is missing",
+        cause="Mounts with 'writable: true' go through virtiofs, which keeps owners; without "
+        "virtiofsd they go through 9p, and QEMU's own account needs the right to write.",
+        fix=Family.of(facts.distribution).install(Part.VIRTIOFSD),
+    )

@@ -42,6 +42,8 @@ _EMULATORS = (
     "run/libvirt/nix-emulators/qemu-system-x86_64",
 )
 _PROGRAM_DIRECTORIES = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+_HELPER_DIRECTORIES = ("usr/libexec", "usr/lib/qemu", "usr/lib", "usr/lib/virtiofsd")
+"""Where distributions keep virtiofsd, which no person calls."""
 
 
 def gather(
@@ -131,8 +133,13 @@ def _programs(root: pathlib.Path) -> dict[str, str]:
         if root == HOST:
             path = process.find(name) or ""
         else:
-            paths = (root / directory / name for directory in _PROGRAM_DIRECTORIES)
-            path = next((str(each) for each in paths if os.access(each, os.X_OK)), "")
+            path = _first(root, _PROGRAM_DIRECTORIES, name)
+        path = path or _first(root, _HELPER_DIRECTORIES, name)
         if path:
             found[name] = path
     return found
+
+
+def _first(root: pathlib.Path, directories: tuple[str, ...], name: str) -> str:
+    paths = (root / directory / name for directory in directories)
+    return next((str(each) for each in paths if each.is_file() and os.access(each, os.X_OK)), "")

@@ -98,6 +98,7 @@ class Part(enum.StrEnum):
     TPM = "TPM emulator"
     DNSMASQ = "dnsmasq"
     PACKET_FILTER = "packet filter"
+    VIRTIOFSD = "virtiofs daemon"
 
 
 _FAMILIES: Mapping[str, Family] = {
@@ -190,6 +191,10 @@ _PACKAGES: Mapping[Part, Mapping[Family, str]] = {
     Part.PACKET_FILTER: _row(
         "iptables", "iptables-nft", "iptables-nft", "iptables", "iptables", "iptables",
         f"{_LIBVIRTD}.enable = true",
+    ),
+    Part.VIRTIOFSD: _row(
+        "virtiofsd", "virtiofsd", "virtiofsd", "virtiofsd", "virtiofsd", "virtiofsd",
+        f"{_LIBVIRTD}.qemu.vhostUserPackages = [ pkgs.virtiofsd ]",
     ),
 }  # fmt: skip
 

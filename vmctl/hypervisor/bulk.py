@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -72,11 +73,29 @@ def _summary(domain: libvirt.virDomain, numbers: dict[str, Any]) -> Summary:
     number, reason = numbers.get("state.state"), numbers.get("state.reason", 0)
     if number is None:
         number, reason = domain.state()
+    text = REASONS.get((number, reason), "")
+    state = State.SAVED if text == "saved" else STATES.get(number, State.STOPPED)
     return Summary(
         name=domain.name(),
         uuid=domain.UUIDString(),
         id=domain.ID(),
-        state=STATES.get(number, State.STOPPED),
-        reason=REASONS.get((number, reason), ""),
+        state=state,
+        reason=text,
         numbers=numbers,
     )
+
+
+def definitions(connection: Connection) -> list[tuple[str, str]]:
+    """Return name and inactive XML of all domains, whoever made them.
+
+    One that vanishes meanwhile is left out. A transient domain has no inactive XML: then it is the
+    one that runs.
+    """
+    found = []
+    with failures.translated("list the machines"):
+        domains = connection.handle.listAllDomains()
+    for domain in domains:
+        with contextlib.suppress(libvirt.libvirtError):
+            flags = libvirt.VIR_DOMAIN_XML_INACTIVE if domain.isPersistent() else 0
+            found.append((domain.name(), domain.XMLDesc(flags)))
+    return found

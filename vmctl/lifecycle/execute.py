@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
+from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.lifecycle import observe, removal, steps
+from vmctl.lifecycle import directories, observe, provision, removal, sharing, steps, waiting
+from vmctl.lifecycle.provision import Provision
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine import plan
@@ -14,6 +17,7 @@ from vmctl.machine.compare import Effect
 from vmctl.machine.model import Machine
 from vmctl.machine.observed import Observed
 from vmctl.machine.plan import Action, MachinePlan
+from vmctl.machine.state import State
 from vmctl.store import files, locks, records
 
 
@@ -25,26 +29,62 @@ def locked(site: Site, name: str) -> Iterator[Observed]:
     """
     with locks.hold(site.layout.lock("machine", name), None, f"Machine '{name}'"):
         files.clear_temporaries(site.layout.machine(name).directory)
-        yield observe.observe(site.connection, site.layout, name)
+        observed = observe.observe(site.connection, site.layout, name)
+        if observed.intent.startswith("snapshot"):
+            from vmctl.lifecycle import settle
+
+            # What cannot be settled must not keep a machine from being removed.
+            with contextlib.suppress(errors.VmctlError):
+                observed = settle.settle(site, observed)
+        yield observed
 
 
 def bring_up(
-    site: Site, machine: Machine, spec: tuple[str, bytes], worker: Worker, *, wait: bool = True
+    site: Site,
+    machine: Machine,
+    spec: tuple[str, bytes],
+    worker: Worker,
+    *,
+    wait: bool = True,
+    which: Provision = Provision.MISSING,
 ) -> None:
     """Do what is missing for a machine to run as its spec says, then wait until it is ready.
 
-    `spec` is the file's path and text. The lock is held while things change, not while waiting.
+    `spec` is the file's path and text, `which` says which provision steps are carried out. The lock
+    is held while things change, not while waiting.
     """
     with locked(site, machine.name) as observed:
         # What was seen before the lock may have changed since.
         todo = plan.plan_one(machine, observed)
         if not observed.state.active:
             steps.refuse_taken_ports(machine)
+            directories.require(machine, site.connection.uri)
         _tell(todo, worker)
+        _keep_before(site, todo, worker)
         _define(site, todo, _without_remains(site, todo, worker), spec, worker)
         running = _run(site, todo, worker)
     if wait:
         wait_until_ready(site, running, worker)
+        provision.carry_out(site, running, which, worker)
+    elif running.mounts or running.provision:
+        worker.note("info", "its mounts and provision steps come with the next vmctl up")
+
+
+def _keep_before(site: Site, todo: MachinePlan, worker: Worker) -> None:
+    """Take a snapshot of a machine that will be changed, where its spec wants that."""
+    machine, observed = todo.machine, todo.observed
+    changes = Action.DEFINE in todo.actions and observed.current is not None
+    if not (changes and machine.snapshot_before_up) or observed.intent:
+        return
+    from vmctl.lifecycle import snapshots
+
+    assert observed.current is not None
+    if observed.state is State.SAVED or not (
+        observed.state.active or observed.current.machine.disks
+    ):
+        worker.note("warning", "no snapshot was taken before the change: there is nothing to keep")
+        return
+    snapshots.take_by_itself(site, observed, snapshots.UP, machine.snapshots_kept, worker)
 
 
 def _without_remains(site: Site, todo: MachinePlan, worker: Worker) -> Observed:
@@ -60,6 +100,7 @@ def start_again(site: Site, observed: Observed, worker: Worker) -> Machine:
     todo = plan.plan_start(observed)
     if not observed.state.active:
         steps.refuse_taken_ports(todo.machine)
+        directories.require(todo.machine, site.connection.uri)
     return _run(site, todo, worker)
 
 
@@ -94,7 +135,10 @@ def _define(
         digest=machine.digest,
         keep=removal.kept(machine),
         networks=steps.network_names(machine),
+        image_digest=steps.image_digest(machine),
     )
+    with removal.nothing_left_if_refused(site, observed):
+        steps.require_image(site, machine)
     if Action.NETWORK in todo.actions:
         with worker.step("network"), removal.nothing_left_if_refused(site, observed):
             steps.ensure_networks(site, machine)
@@ -122,7 +166,7 @@ def _run(site: Site, todo: MachinePlan, worker: Worker) -> Machine:
             steps.ensure_networks(site, machine)
     if Action.START in todo.actions:
         with worker.step("start"):
-            steps.start(site, machine)
+            steps.start(site, _defined(todo))
     if Action.RESUME in todo.actions:
         with worker.step("resume"):
             steps.resume(site, machine.name)
@@ -132,16 +176,28 @@ def _run(site: Site, todo: MachinePlan, worker: Worker) -> Machine:
     return machine
 
 
+def _defined(todo: MachinePlan) -> Machine:
+    """Return the machine that libvirt has now: the wanted one, or the one before where it waits."""
+    current = todo.observed.current
+    if current is None:
+        return todo.machine
+    if Action.DEFINE in todo.actions:
+        # An existing domain keeps its UUID.
+        return dataclasses.replace(todo.machine, uuid=current.machine.uuid)
+    return current.machine
+
+
 def wait_until_ready(
     site: Site, machine: Machine, worker: Worker, deadline: Deadline | None = None
 ) -> None:
     """Wait until a running machine is ready; the deadline is the machine's own if none is given."""
     with worker.step("ready", patient=True) as progress:
         seen: Callable[[str], None] = progress
-        steps.wait_until_ready(
+        waiting.until_ready(
             site,
             machine,
             deadline or Deadline.after(machine.ready.timeout),
             seen,
             lambda: worker.cancelled,
         )
+    sharing.mount_inside(site, machine, worker)

@@ -38,6 +38,7 @@ class Kind(enum.StrEnum):
     WITHOUT_DOMAIN = "machine without domain"
     KEPT = "kept disks"
     TEMPORARY = "unfinished file"
+    SNAPSHOT = "unfinished snapshot"
     NETWORK = "unused network"
 
 
@@ -75,8 +76,9 @@ def clear(site: Site, chosen: Collection[Leftover]) -> Iterator[Event]:
                 _remove_network(site, name)
             return
         with execute.locked(site, name) as observed:
-            # Taking the lock has removed unfinished files.
-            if leftover.kind is not Kind.TEMPORARY and _still(site, leftover, observed):
+            # Taking the lock has removed unfinished files, and settled unfinished snapshots.
+            done = leftover.kind in (Kind.TEMPORARY, Kind.SNAPSHOT)
+            if not done and _still(site, leftover, observed):
                 _remove(site, leftover, observed, worker)
 
     yield from schedule.carry_out(list(by_name), {}, work)
@@ -115,6 +117,8 @@ def _judge(connection: Connection, layout: Layout, name: str) -> tuple[Kind | No
         return _judge_without_domain(place, record, verb)
     if files.temporaries(place.directory):
         return Kind.TEMPORARY, "a command was killed while it wrote"
+    if verb.startswith("snapshot"):
+        return Kind.SNAPSHOT, f"'{verb}' was interrupted; the machine itself is whole"
     return None, ""
 
 

@@ -9,13 +9,13 @@ from vmctl import errors
 from vmctl.guest import console_log
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
-from vmctl.lifecycle import observe, removal
+from vmctl.lifecycle import access, observe, provision, removal
 from vmctl.machine import plan
 from vmctl.machine.model import Accel, Display, Machine, NicKind
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
 from vmctl.machine.xml import display as display_xml
-from vmctl.store import records
+from vmctl.store import records, snapshots
 from vmctl.store.layout import Layout
 
 
@@ -37,6 +37,9 @@ class Details:
     spec: str
     login: str
     why: str
+    provisioned: str = ""
+    snapshots: int = 0
+    snapshot: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -62,6 +65,7 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
     record = records.read(layout.machine(name))
     running = observed.state.active and connection.real
     domain = domains.get(connection, name)
+    tree = snapshots.glance(layout.machine(name))
     return Details(
         machine=machine,
         state=observed.state,
@@ -77,7 +81,21 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
         spec=record.spec if record else "",
         login=record.login if record else "",
         why=record.why if record else "",
+        provisioned=_provisioned(connection, layout, observed),
+        snapshots=len(tree.snapshots),
+        snapshot=tree.current,
     )
+
+
+def _provisioned(connection: Connection, layout: Layout, observed: Observed) -> str:
+    """Say how far the provision steps are; a guest in memory forgets them when it stops."""
+    assert observed.current is not None
+    machine = observed.current.machine
+    if not machine.provision:
+        return ""
+    record = records.read(layout.machine(machine.name))
+    run = access.run_of(connection, observed, record) if observed.state.active else ""
+    return provision.progress(layout, machine, run).value
 
 
 def _panic(machine: Machine, layout: Layout, record: records.Record | None) -> str:

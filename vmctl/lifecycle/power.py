@@ -168,6 +168,11 @@ def _stop_locked(site: Site, observed: Observed, worker: Worker, request: Reques
 
 
 def _stop(site: Site, observed: Observed, worker: Worker, request: Request) -> None:
+    if observed.state is State.SAVED and request.force:
+        from vmctl.hypervisor import snapshots
+
+        with worker.step("drop saved memory"):
+            snapshots.drop_saved(domains.get(site.connection, observed.name))
     if not observed.state.active:
         return
     domain = domains.get(site.connection, observed.name)
@@ -208,6 +213,7 @@ def _resume(site: Site, observed: Observed, worker: Worker, _request: Request) -
         if current.state is State.RUNNING:
             return
         _require(current, State.PAUSED, "resume")
+        plan.refuse_broken(current)
         with worker.step("resume"):
             steps.resume(site, observed.name)
 

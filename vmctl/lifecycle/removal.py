@@ -57,6 +57,10 @@ def remove(site: Site, observed: Observed, worker: Worker, *, with_kept: bool = 
     with worker.step("remove"):
         _undefine(site, observed)
         stays = frozenset() if with_kept else frozenset(spared)
+        if stays:
+            from vmctl.lifecycle import taking
+
+            taking.clean_kept(place, stays)
         steps.remove_files(site, observed.name, kept=stays)
         _leave_networks(site)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from vmctl.hypervisor import bulk
 from vmctl.hypervisor.connection import Connection
 from vmctl.machine.state import State
-from vmctl.store import records
+from vmctl.store import records, snapshots
 from vmctl.store.layout import Layout
 
 
@@ -27,6 +27,7 @@ class Row:
     cpus: int
     memory: int
     spec: str
+    snapshots: int = 0
 
 
 def rows(connection: Connection, layout: Layout, *, project: str = "") -> Iterator[Row]:
@@ -58,6 +59,7 @@ def rows(connection: Connection, layout: Layout, *, project: str = "") -> Iterat
             cpus=record.cpus,
             memory=record.memory,
             spec=record.spec,
+            snapshots=snapshots.count(layout.machine(record.name)),
         )
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.guest import console_log, readiness
+from vmctl.guest import console_log
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
 from vmctl.images import qcow2
+from vmctl.lifecycle import first_boot, ssh_port
 from vmctl.machine.model import Disk, DiskFormat, Display, Forward, Image, Machine, NicKind
 from vmctl.machine.state import State
 from vmctl.machine.xml import domain as domain_xml
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 _BUILD_SECONDS = 1800.0
 _DISK_SECONDS = 120.0
 _NETWORK_SECONDS = 60.0
-_NOTE_SECONDS = 2.0
 _VNC_PASSWORD_LENGTH = 8
 """The VNC protocol uses no more characters."""
 
@@ -46,9 +46,9 @@ class Site:
 
 
 def build_image(site: Site, wanted: ImageSpec, progress: Callable[..., None]) -> Image:
-    """Build an image that is not in the store yet, or copy the user's own into it."""
+    """Build or pull an image that is not in the store yet, or copy the user's own into it."""
     # Needed once in a machine's life, and dear to import.
-    from vmctl.images import build, local
+    from vmctl.images import build, local, pull
 
     def told(what: str, done: int, total: int) -> None:
         progress(what, done, total)
@@ -57,7 +57,43 @@ def build_image(site: Site, wanted: ImageSpec, progress: Callable[..., None]) ->
     if wanted.format is None:
         return build.ensure(site.layout, wanted.name, deadline, told)
     format_ = DiskFormat(wanted.format.value)
+    if wanted.url:
+        return pull.ensure_address(site.layout, wanted.url, wanted.sha256, format_, told)
     return local.ensure(site.layout, wanted.path, format_, deadline, told)
+
+
+def is_pulled(name: str) -> bool:
+    """Tell whether the image of this name is pulled, by its recipe; not so for no name."""
+    from vmctl.images import recipes
+
+    return bool(name) and recipes.read(name).builder.value == "pull"
+
+
+def remarks(site: Site, name: str) -> tuple[str, str]:
+    """Return what is worth saying of a pulled image, and what to do about it; else nothing."""
+    from vmctl.images import pull
+
+    return pull.remarks(site.layout, name)
+
+
+def image_digest(machine: Machine) -> str:
+    """Return which image a machine is made on; empty for none."""
+    return machine.image.digest if machine.image else ""
+
+
+def require_image(site: Site, machine: Machine) -> None:
+    """Raise ConflictError where the image was removed since it was looked up.
+
+    To be asked when the intent with the image's digest is written: whoever removes an image looks
+    at the intents after he took it away (see `image_removal`).
+    """
+    digest = image_digest(machine)
+    if machine.image is not None and not site.layout.image(digest).is_dir():
+        raise errors.ConflictError(
+            f"The image '{machine.image.name}' was removed while machine '{machine.name}' was "
+            "being made.",
+            hint="Run the same command again.",
+        )
 
 
 def ensure_networks(site: Site, machine: Machine) -> None:
@@ -92,6 +128,7 @@ def write_files(site: Site, machine: Machine, spec: bytes) -> None:
         place.console_log, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, files.PRIVATE
     )
     os.close(descriptor)
+    first_boot.prepare(site.layout, machine)
     if machine.display is Display.VNC and not place.vnc_password.exists():
         password = secrets.token_urlsafe(_VNC_PASSWORD_LENGTH)[:_VNC_PASSWORD_LENGTH]
         files.write(place.vnc_password, password.encode())
@@ -136,7 +173,13 @@ def define(site: Site, machine: Machine, *, uuid: str = "", machine_type: str = 
     password = ""
     if machine.display is Display.VNC:
         password = place.vnc_password.read_text()
-    written = domain_xml.write(machine, uuid=uuid, machine_type=machine_type, vnc_password=password)
+    written = domain_xml.write(
+        machine,
+        uuid=uuid,
+        machine_type=machine_type,
+        vnc_password=password,
+        ssh_key=first_boot.kernel_key(place) if machine.user else "",
+    )
     domains.define(site.connection, written.text(), autostart=machine.autostart)
 
 
@@ -152,12 +195,14 @@ def remember(site: Site, machine: Machine, spec: str, uuid: str, *, running: boo
         mode=machine.mode.value,
         why=machine.why,
         image=machine.image.name if machine.image else "",
+        image_digest=image_digest(machine),
         login=machine.image.login if machine.image else "",
         cpus=machine.cpus,
         memory=machine.memory,
         digest=machine.digest,
         spec=spec,
         networks=network_names(machine),
+        user=machine.user,
     )
     if before is not None:
         record = dataclasses.replace(
@@ -165,6 +210,8 @@ def remember(site: Site, machine: Machine, spec: str, uuid: str, *, running: boo
             boot_id=before.boot_id,
             boot_offset=before.boot_offset,
             ready=before.ready,
+            ssh_port=before.ssh_port,
+            seed=before.seed,
         )
     if before is not None and running:
         # Until the next start these are what runs.
@@ -175,9 +222,15 @@ def remember(site: Site, machine: Machine, spec: str, uuid: str, *, running: boo
 
 
 def start(site: Site, machine: Machine) -> None:
-    """Start a machine and remember where its console output begins."""
+    """Start a machine, as it is defined, and remember where its console output begins."""
     place = site.layout.machine(machine.name)
+    first_boot.before_start(site.layout, machine)
     domain = domains.get(site.connection, machine.name)
+    if domains.state(domain)[0] is State.SAVED:
+        from vmctl.lifecycle import save
+
+        save.go_on(site, machine.name)
+        return
     offset = console_log.size(place.console_log)
     record = records.read(place)
     if record is None:
@@ -204,17 +257,21 @@ def resume(site: Site, name: str) -> None:
 
 
 def forward(site: Site, machine: Machine) -> None:
-    """Make QEMU's forwarded ports those of the machine."""
+    """Make QEMU's forwarded ports those of the machine, and one that leads to its ssh server."""
     domain = domains.get(site.connection, machine.name)
     netdev = user_netdev(machine)
     if not netdev:
         return
+    place = site.layout.machine(machine.name)
     there = monitor.forwards(domain)
     wanted = set(machine.forwards)
-    for extra in there - wanted:
+    own = ssh_port.present(place, there) if ssh_port.wanted(machine, netdev) else None
+    for extra in there - wanted - {own}:
         monitor.remove_forward(domain, netdev, extra)
     for missing in sorted(wanted - there, key=lambda item: item.host):
         monitor.add_forward(domain, netdev, missing)
+    if own is None and ssh_port.wanted(machine, netdev):
+        ssh_port.add(site.connection, netdev, machine, place)
 
 
 def user_netdev(machine: Machine) -> str:
@@ -246,41 +303,6 @@ def _taken(wanted: Forward) -> bool:
         except OSError:
             return True
     return False
-
-
-def wait_until_ready(
-    site: Site,
-    machine: Machine,
-    deadline: Deadline,
-    seen: Callable[[str], None],
-    cancelled: Callable[[], bool],
-) -> None:
-    """Wait for what the machine's `ready` says, and remember that it came."""
-    place = site.layout.machine(machine.name)
-    domain = domains.get(site.connection, machine.name)
-    record = records.read(place)
-    same_run = record is not None and record.boot_id in (domain.ID(), -1)
-    was_ready = record is not None and same_run and record.ready
-    if was_ready and domains.state(domain)[0] is State.RUNNING:
-        return
-    offset = record.boot_offset if record is not None and same_run else 0
-    watch = readiness.Watch(machine, offset, lambda: domains.state(domain))
-    watch.wait(deadline, seen, cancelled)
-    if same_run:
-        _remember_ready(site, machine.name, domain.ID())
-
-
-def _remember_ready(site: Site, name: str, run: int) -> None:
-    """Note that a run became ready, unless another vmctl has begun to change the machine."""
-    place = site.layout.machine(name)
-    lock = site.layout.lock("machine", name)
-    with (
-        contextlib.suppress(errors.ConflictError),
-        locks.hold(lock, Deadline.after(_NOTE_SECONDS), name),
-    ):
-        record = records.read(place)
-        if record is not None and record.boot_id in (run, -1):
-            records.write(place, dataclasses.replace(record, boot_id=run, ready=True))
 
 
 def remove_files(site: Site, name: str, *, kept: frozenset[str]) -> None:

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Iterable
 
 from vmctl import errors
-from vmctl.spec import load
 from vmctl.store import records
 from vmctl.store.layout import Layout
 
@@ -62,6 +61,9 @@ def in_spec(path: pathlib.Path) -> list[str]:
     Raises ConflictError where the store has such a name for another project: `down SPEC` must not
     remove what was made from another one.
     """
+    # Dear to import, and most commands are given names.
+    from vmctl.spec import load
+
     document = load.load(path, allow_outside=True)
     layout = Layout.default()
     for spec in document.machines:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from vmctl import errors
 from vmctl.hypervisor import connection as connections
-from vmctl.lifecycle import execute, observe, removal, schedule, steps, workspace
+from vmctl.lifecycle import directories, execute, observe, removal, schedule, steps, workspace
 from vmctl.lifecycle.events import Event, Note
+from vmctl.lifecycle.provision import Provision
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.lifecycle.workspace import Workspace
@@ -29,6 +30,7 @@ class Request:
     allow_outside: bool = False
     remove_orphans: bool = False
     wait: bool = True
+    provision: Provision = Provision.MISSING
 
 
 def planned(request: Request) -> Plan:
@@ -64,7 +66,14 @@ def run(request: Request) -> Iterator[Event]:
         machines = resolve.by_name(space.machines)
 
         def work(name: str, worker: Worker) -> None:
-            execute.bring_up(site, machines[name], text, worker, wait=request.wait)
+            execute.bring_up(
+                site,
+                machines[name],
+                text,
+                worker,
+                wait=request.wait,
+                which=request.provision,
+            )
 
         needs = {machine.name: machine.needs for machine in space.machines}
         yield from schedule.carry_out(list(machines), needs, work)
@@ -91,31 +100,41 @@ def _plan(site: Site, space: Workspace) -> Plan:
     for item in todo.machines:
         if not item.observed.state.active:
             steps.refuse_taken_ports(item.machine)
+            directories.require(item.machine, site.connection.uri)
     return todo
 
 
 def _absent_images(space: Workspace) -> dict[str, ImageSpec]:
-    """Return what the spec says of each image that is not in the store, by its name or file."""
+    """Return what the spec says of each image that is not in the store, by what people call it."""
     present = {machine.name: machine.image.present for machine in space.machines if machine.image}
     return {
-        spec.image.name or spec.image.path: spec.image
+        _called(spec.image): spec.image
         for spec in space.document.machines
         if spec.image is not None and not present[spec.name]
     }
 
 
+def _called(image: ImageSpec) -> str:
+    return image.name or image.path or f"{image.url} (sha256 {image.sha256[:12]})"
+
+
 def _build(site: Site, images: dict[str, ImageSpec]) -> Iterator[Event]:
     def work(name: str, worker: Worker) -> None:
-        what = "build image" if images[name].name else "copy image"
+        pulled = bool(images[name].url) or steps.is_pulled(images[name].name)
+        what = "pull image" if pulled else "build image" if images[name].name else "copy image"
         with worker.step(what, patient=True) as progress:
 
             def told(*words: object) -> None:
-                if worker.cancelled and not images[name].name:
-                    # A copy may take minutes; what there is of it is removed.
+                if worker.cancelled and (pulled or not images[name].name):
+                    # A copy may take minutes; what there is of it is removed. A download is kept.
                     raise errors.InterruptError("Interrupted.")
                 progress(*words)
 
             steps.build_image(site, images[name], told)
+        if pulled and images[name].name:
+            text, hint = steps.remarks(site, images[name].name)
+            if text:
+                worker.note("warning", text, hint)
 
     yield from schedule.carry_out(list(images), {}, work)
 

@@ -14,6 +14,7 @@ from vmctl.host import gather, nesting, verdict
 from vmctl.host.facts import HostFacts
 from vmctl.hypervisor import connection as connections
 from vmctl.images import catalog, local
+from vmctl.lifecycle import directories
 from vmctl.machine import resolve
 from vmctl.machine.model import DiskFormat, Image, Machine
 from vmctl.spec import load
@@ -58,7 +59,7 @@ def open_spec(
 
 
 def require_surroundings(space: Workspace) -> None:
-    """Raise SpecError for every CD-ROM that is not there, HostError for a missing bridge."""
+    """Raise SpecError for every file that is not there, HostError for a missing bridge."""
     for machine in space.machines:
         for nic in machine.nics:
             if nic.bridge and not os.path.isdir(f"/sys/class/net/{nic.bridge}/bridge"):
@@ -73,6 +74,12 @@ def require_surroundings(space: Workspace) -> None:
         for machine in space.machines
         for index, file in enumerate(machine.cdroms)
         if not os.path.isfile(file)
+    ]
+    missing += [
+        space.document.problem(spec.name, ("mounts", index, "host"), absence)
+        for spec in space.document.machines
+        for index, mount in enumerate(spec.mounts)
+        if (absence := directories.absence(mount.host))
     ]
     if missing:
         raise SpecError(missing)
@@ -103,7 +110,13 @@ def image(layout: Layout, wanted: ImageSpec) -> Image:
     """Return the image that a spec means. Raises NotFoundError, RefusedError."""
     if wanted.format is None:
         return catalog.find(layout, wanted.name)
-    return local.find(layout, wanted.path, DiskFormat(wanted.format.value))
+    format_ = DiskFormat(wanted.format.value)
+    if wanted.url:
+        # Rare, and dear to import.
+        from vmctl.images import pull
+
+        return pull.find_address(layout, wanted.url, wanted.sha256, format_)
+    return local.find(layout, wanted.path, format_)
 
 
 def _qemu_owner(facts: HostFacts, *, session: bool) -> str:

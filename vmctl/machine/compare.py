@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vmctl import sizes
-from vmctl.machine.model import Disk, Forward, Machine, Nic
+from vmctl.machine.model import Disk, Forward, Image, Machine, Mount, Nic
 
 
 class Effect(enum.StrEnum):
@@ -32,10 +32,13 @@ class Difference:
         return f"{self.path}: {self.before or 'nothing'} -> {self.after or 'nothing'}"
 
 
-_NOW = {"forwards", "ready", "needs", "autostart", "project"}
+_NOW = {"forwards", "ready", "needs", "autostart", "project", "provision"}
 _RE_CREATION = {"image", "firmware"}
+_FIRST_BOOT = {"hostname", "user", "ssh_keys", "cloud_init", "user_data"}
+"""What cloud-init carries out once in the life of a machine."""
+_DIGESTS = {"ssh_keys", "cloud_init", "user_data", "provision"}
 _SIZES = {"memory", "memory_max", "size"}
-_DERIVED = {"host_cpu", "qemu_owner", "emulator", "console_log", "nvram"}
+_DERIVED = {"host_cpu", "qemu_owner", "emulator", "console_log", "nvram", "seed"}
 """What vmctl works out by itself; a person did not write it and is not told of it."""
 
 _FOLLOWING = {"base", "base_format"}
@@ -52,19 +55,36 @@ def _fields(before: Machine, after: Machine) -> Iterator[Difference]:
         old, new = getattr(before, field.name), getattr(after, field.name)
         if old == new or not field.compare or field.name in _DERIVED:
             continue
-        effect = _effect(field.name)
-        if isinstance(old, tuple) and field.name in ("disks", "nics", "forwards"):
+        effect = _effect(field.name, after)
+        if isinstance(old, tuple) and field.name in ("disks", "nics", "forwards", "mounts"):
             yield from _items(field.name, old, new, effect)
         elif field.name == "image":
-            yield Difference("image", _image(before), _image(after), effect)
+            yield from _images(before, after, effect)
         else:
             yield Difference(field.name, _show(field.name, old), _show(field.name, new), effect)
 
 
-def _effect(name: str) -> Effect:
+def _effect(name: str, after: Machine) -> Effect:
+    if name in _FIRST_BOOT:
+        # Without cloud-init the name is on the kernel's command line.
+        return Effect.RE_CREATION if after.seed else Effect.NEXT_START
     if name in _NOW:
         return Effect.NOW
     return Effect.RE_CREATION if name in _RE_CREATION else Effect.NEXT_START
+
+
+def _images(before: Machine, after: Machine, effect: Effect) -> Iterator[Difference]:
+    one, other = before.image, after.image
+    if one is None or other is None or (one.name, one.digest) != (other.name, other.digest):
+        yield Difference("image", _image(before), _image(after), effect)
+    elif bool(one.kernel) != bool(other.kernel):
+        yield Difference("boot", _boot(one), _boot(other), Effect.NEXT_START)
+    else:
+        yield Difference("image files", one.kernel or one.disk, other.kernel or other.disk, effect)
+
+
+def _boot(image: Image) -> str:
+    return "kernel" if image.kernel else "disk"
 
 
 def _image(machine: Machine) -> str:
@@ -101,6 +121,8 @@ def _identity(item: object) -> str:
         return item.name
     if isinstance(item, Nic):
         return item.mac
+    if isinstance(item, Mount):
+        return item.guest
     assert isinstance(item, Forward)
     return f"{item.protocol} {item.host_address}:{item.host}"
 
@@ -110,10 +132,14 @@ def _present(item: object) -> str:
         return ""
     if isinstance(item, Disk):
         return sizes.text(item.size)
+    if isinstance(item, Mount):
+        return item.host
     return str(getattr(item, "kind", "") or getattr(item, "guest", ""))
 
 
 def _show(name: str, value: object) -> str:
+    if name in _DIGESTS and value:
+        return f"content {str(value)[:12]}"
     if name in _SIZES and isinstance(value, int):
         return sizes.text(value)
     if isinstance(value, bool):

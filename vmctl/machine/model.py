@@ -8,6 +8,8 @@ import hashlib
 import json
 from typing import Any
 
+from vmctl.machine.payload import Payload
+
 
 class Accel(enum.StrEnum):
     """Who executes the guest's instructions."""
@@ -104,7 +106,8 @@ class Image:
     starts (bzImage), where `kernel` is another. `drivers` says what the kernel can drive (virtio,
     ahci, ide, e1000, e1000e). `size` is the virtual size of the disk, `memory`
     the least that a machine needs for it, both in bytes. `cloud_init` says that it reads a seed,
-    `user` who logs in unless the spec says otherwise, `ready_when` how it is known to be ready.
+    `user` who logs in unless the spec says otherwise, `ready_when` how it is known to be ready,
+    `boot` (kernel, disk) what starts it where both could.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Image:
     cloud_init: bool = _aside(False)
     user: str = _aside("")
     ready_when: str = _aside("")
+    boot: str = _aside("")
 
     @property
     def present(self) -> bool:
@@ -154,7 +158,10 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """A network card; `bridge` is the host's bridge, `address` a fixed IPv4 address."""
+    """A network card; `bridge` is the host's bridge, `address` a fixed IPv4 address.
+
+    On a bridge the address has its prefix (192.168.1.10/24), and `gateway` and `dns` go with it.
+    """
 
     kind: NicKind
     mac: str
@@ -162,6 +169,8 @@ class Nic:
     network: str = ""
     bridge: str = ""
     address: str = ""
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
     vhost: bool = False
     queues: int = 1
 
@@ -174,6 +183,28 @@ class Forward:
     guest: int
     host_address: str = "127.0.0.1"
     protocol: str = "tcp"
+
+
+class Share(enum.StrEnum):
+    """How a directory of the host reaches the guest; also the file system's name in the guest."""
+
+    NINE_P = "9p"
+    VIRTIOFS = "virtiofs"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A directory of the host that the guest has at `guest`; both are absolute, links followed."""
+
+    host: str
+    guest: str
+    writable: bool = False
+    share: Share = Share.NINE_P
+
+    @property
+    def tag(self) -> str:
+        """What the guest knows the device by: the same for as long as the place stays the same."""
+        return f"vmctl-{hashlib.sha256(self.guest.encode()).hexdigest()[:12]}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +223,13 @@ class Machine:
     `uuid` is the one that a new domain gets; an existing one keeps its own. `host_cpu` is the
     virtualization flag (vmx or svm) that is hidden or given. `qemu_owner` is the +uid:+gid of
     QEMU's own user where vmctl owns the files itself, empty where libvirt changes their owner.
-    `why` says how the mode was chosen, `fallback` that it is less than the host could have
-    offered, `remedy` what to do about that.
+    `user` is who logs in, empty where vmctl knows no way in; `seed` the file that cloud-init reads.
+    `ssh_keys`, `cloud_init`, `user_data` and `provision` are digests (sha256, hex) of what the spec
+    says, empty where it says nothing; the contents are in `payload`, which is None in a machine
+    that was read back. `why` says how the mode was chosen, `fallback` that it is less than the host
+    could have offered, `remedy` what to do about that.
+    `snapshot_before_up` says that `up` takes a snapshot before it changes the machine, and
+    `snapshots_kept` how many of those stay.
     """
 
     name: str
@@ -218,6 +254,14 @@ class Machine:
     boot_order: tuple[str, ...] = ()
     nics: tuple[Nic, ...] = ()
     forwards: tuple[Forward, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    hostname: str = ""
+    user: str = ""
+    seed: str = ""
+    ssh_keys: str = ""
+    cloud_init: str = ""
+    user_data: str = ""
+    provision: str = ""
     display: Display = Display.NONE
     autostart: bool = False
     needs: tuple[str, ...] = ()
@@ -228,6 +272,9 @@ class Machine:
     why: str = _aside("")
     fallback: bool = _aside(False)
     remedy: str = _aside("")
+    snapshot_before_up: bool = _aside(False)
+    snapshots_kept: int = _aside(5)
+    payload: Payload | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def accel(self) -> Accel:
@@ -257,12 +304,24 @@ class Machine:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+_UNTOLD = "payload"
+"""The field of a machine that goes into no output: it holds secrets."""
+
+
+def _telling(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Tell whether a field goes into the digest.
+
+    Defaults do not: a later vmctl, whose machines have more fields, still knows those of this one.
+    """
+    return field.compare and value != field.default
+
+
 def _plain(value: Any, *, everything: bool = True) -> Any:
     if dataclasses.is_dataclass(value):
         return {
             field.name: _plain(getattr(value, field.name), everything=everything)
             for field in dataclasses.fields(value)
-            if everything or field.compare
+            if field.name != _UNTOLD and (everything or _telling(field, getattr(value, field.name)))
         }
     if isinstance(value, (tuple, frozenset)):
         items = [_plain(item, everything=everything) for item in value]

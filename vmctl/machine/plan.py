@@ -137,7 +137,9 @@ def _network(machine: Machine) -> tuple[Action, ...]:
 
 
 def _afterwards(machine: Machine) -> tuple[Action, ...]:
-    return (*((Action.FORWARD,) if machine.forwards else ()), Action.WAIT)
+    user = any(nic.kind is NicKind.USER for nic in machine.nics)
+    ports = machine.forwards or (machine.user and user)
+    return (*((Action.FORWARD,) if ports else ()), Action.WAIT)
 
 
 def _run(machine: Machine, state: State) -> tuple[Action, ...]:
@@ -222,7 +224,16 @@ def refuse_foreign(machine: Machine, observed: Observed) -> None:
 
 
 def refuse_broken(observed: Observed) -> None:
-    """Raise GuestError for a guest that panicked or that KVM gave up on."""
+    """Raise GuestError for a guest that panicked or that KVM gave up on.
+
+    Raises ConflictError for one of which only half has gone back to a snapshot.
+    """
+    if observed.intent == "restore":
+        raise errors.ConflictError(
+            f"Machine '{observed.name}' has gone back to a snapshot by half: 'restore' was "
+            "interrupted.",
+            hint=f"Run it again; see which: vmctl snapshot list {observed.name}",
+        )
     if observed.state in (State.CRASHED, State.FAILED):
         raise errors.GuestError(
             f"Machine '{observed.name}' is not running any more: {observed.reason}.",

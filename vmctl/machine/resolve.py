@@ -8,10 +8,10 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
-from vmctl import deadline, errors, sizes
+from vmctl import errors, sizes
 from vmctl.host.facts import HostFacts
 from vmctl.host.verdict import Verdict
-from vmctl.machine import modes
+from vmctl.machine import first_boot, modes, mounting, readiness
 from vmctl.machine.model import (
     Accel,
     Chipset,
@@ -24,12 +24,13 @@ from vmctl.machine.model import (
     Image,
     Machine,
     Mode,
+    Mount,
     Nic,
     NicKind,
-    Ready,
 )
 from vmctl.machine.xml import disk as disk_xml
 from vmctl.machine.xml import network as network_xml
+from vmctl.spec import beside, nodes
 from vmctl.spec.load import Document
 from vmctl.spec.model import ImageSpec, MachineSpec, NetworkSpec
 from vmctl.spec.problems import Problem, SpecError
@@ -37,7 +38,6 @@ from vmctl.store.layout import Layout
 from vmctl.store.storage import Storage
 
 DEFAULT_EMULATOR = "/usr/bin/qemu-system-x86_64"
-_READY_TIMEOUT_S = 120.0
 _MAX_QUEUES = 8
 _BLANK_DISK = 10 << 30
 """Size of the system disk of a machine that has a CD-ROM but neither image nor `disk`."""
@@ -49,7 +49,8 @@ class Surroundings:
 
     `session` says that QEMU runs as the user itself (qemu:///session). `store_id` makes UUIDs and
     MACs differ between stores. `qemu_owner` is QEMU's +uid:+gid where vmctl owns the files.
-    `images` finds an image by what the spec says of it.
+    `images` finds an image by what the spec says of it, `read` returns the content of a file that
+    the spec names.
     """
 
     facts: HostFacts
@@ -59,6 +60,7 @@ class Surroundings:
     storage: Storage
     store_id: str
     images: Callable[[ImageSpec], Image]
+    read: Callable[[str], bytes] = beside.read
     session: bool = False
     qemu_owner: str = ""
 
@@ -99,11 +101,13 @@ class _Resolution:
     def machine(self) -> Machine:
         """Return the machine; raises SpecError or HostError."""
         spec, around = self.spec, self.around
-        image = self._image()
+        image = self._started(self._image())
         choice = self._choice(image)
         board = self._board(choice.mode, image)
         memory_max = spec.memory_max or spec.memory
+        begun = first_boot.resolve(spec, image, around.read, self._problem_at)
         self._refuse_contradictions(choice.mode, board, image, memory_max)
+        self._refuse_full_buses(board, begun)
         self._require_host(choice.mode)
         disks = self._disks(choice.mode, image)
         return Machine(
@@ -116,7 +120,7 @@ class _Resolution:
             cpus_max=spec.cpus_max or spec.cpus,
             memory=spec.memory,
             memory_max=memory_max,
-            ready=self._ready(choice.mode, image),
+            ready=readiness.resolve(spec, choice.mode, image, begun, self._problem_at),
             console_log=os.fspath(self.files.console_log),
             description=spec.description,
             nested=spec.nested,
@@ -128,15 +132,16 @@ class _Resolution:
             cdroms=spec.cdroms,
             boot_order=self._boot_order(image, disks),
             nics=self._nics(choice.mode, board),
-            forwards=tuple(
-                Forward(
-                    host=forward.host,
-                    guest=forward.guest,
-                    host_address=forward.host_address,
-                    protocol=forward.protocol.value,
-                )
-                for forward in spec.forwards
-            ),
+            forwards=self._forwards(),
+            mounts=self._mounts(choice.mode),
+            hostname=begun.hostname,
+            user=begun.user,
+            seed=os.fspath(self.files.seed) if begun.seeded else "",
+            ssh_keys=begun.payload.ssh_keys_digest,
+            cloud_init=begun.payload.cloud_init_digest,
+            user_data=begun.payload.user_data_digest,
+            provision=begun.payload.steps_digest,
+            payload=begun.payload,
             display=Display(spec.display.value),
             autostart=spec.autostart,
             needs=spec.needs,
@@ -148,11 +153,16 @@ class _Resolution:
             why=choice.why,
             fallback=choice.loud,
             remedy=choice.hint,
+            snapshot_before_up=spec.snapshots is not None and spec.snapshots.before_up,
+            snapshots_kept=spec.snapshots.keep if spec.snapshots else 0,
         )
 
     def problem(self, key: str, message: str, suggestion: str = "") -> SpecError:
         """Return an error that points at a key of this machine."""
-        return SpecError([self.document.problem(self.spec.name, (key,), message, suggestion)])
+        return self._problem_at((key,), message, suggestion)
+
+    def _problem_at(self, location: nodes.Path, message: str, suggestion: str = "") -> SpecError:
+        return SpecError([self.document.problem(self.spec.name, location, message, suggestion)])
 
     def _derived(self, what: str) -> str:
         """Return hex digits that stay the same for this name in this store."""
@@ -166,6 +176,22 @@ class _Resolution:
             image = self.around.images(self.spec.image)
         except errors.NotFoundError as problem:
             raise self.problem("image", problem.message, problem.hint) from None
+        return image
+
+    def _started(self, image: Image | None) -> Image | None:
+        """Return the image with what starts it: its kernel, or its disk alone."""
+        if image is None:
+            return None
+        boot = (self.spec.boot.value if self.spec.boot else "") or image.boot
+        boot = boot or ("disk" if image.disk else "kernel")
+        if boot == "disk" and image.kernel:
+            if not image.disk:
+                raise self.problem("boot", f"image '{image.name}' has no disk to boot from")
+            return dataclasses.replace(image, kernel="", efi_kernel="", initrd="", cmdline="")
+        if boot == "kernel" and not image.kernel:
+            raise self.problem(
+                "boot", f"image '{image.name}' has no kernel apart from its disk", "leave it out"
+            )
         if self.firmware is not Firmware.BIOS and image.efi_kernel:
             return dataclasses.replace(image, kernel=image.efi_kernel)
         return image
@@ -201,14 +227,16 @@ class _Resolution:
                 f"memory_max needs the balloon, a virtio device, which mode '{mode}' does not have",
                 "set memory itself, or use mode: paravirt",
             )
-        if board.chipset is Chipset.PC:
-            if self.firmware is Firmware.UEFI_SECURE:
-                raise self.problem(
-                    "firmware",
-                    "Secure Boot needs the q35 mainboard, and this image's kernel only drives pc's",
-                )
-            if len(spec.disks) + len(spec.cdroms) + 1 > disk_xml.IDE_UNITS:
-                raise self.problem("disks", f"an IDE controller has {disk_xml.IDE_UNITS} units")
+        if board.chipset is Chipset.PC and self.firmware is Firmware.UEFI_SECURE:
+            raise self.problem(
+                "firmware",
+                "Secure Boot needs the q35 mainboard, and this image's kernel only drives pc's",
+            )
+
+    def _refuse_full_buses(self, board: modes.Board, begun: first_boot.FirstBoot) -> None:
+        count = len(self.spec.disks) + len(self.spec.cdroms) + 1 + begun.seeded
+        if board.chipset is Chipset.PC and count > disk_xml.IDE_UNITS:
+            raise self.problem("disks", f"an IDE controller has {disk_xml.IDE_UNITS} units")
 
     def _require_host(self, mode: Mode) -> None:
         spec, around = self.spec, self.around
@@ -251,6 +279,19 @@ class _Resolution:
                 "Install both: vmctl doctor says how.",
             )
         return None
+
+    def _mounts(self, mode: Mode) -> tuple[Mount, ...]:
+        spec, around = self.spec, self.around
+        found = list(mounting.objections(spec.mounts, mode, os.fspath(around.layout.home)))
+        if found:
+            raise SpecError([self.document.problem(spec.name, *each) for each in found])
+        facts = around.facts
+        means = mounting.Means(
+            session=around.session,
+            root=facts.user.uid == 0,
+            virtiofsd="virtiofsd" in facts.programs,
+        )
+        return mounting.resolve(spec.mounts, means)
 
     def _disks(self, mode: Mode, image: Image | None) -> tuple[Disk, ...]:
         disks = [*self._root_disk(mode, image)]
@@ -320,27 +361,26 @@ class _Resolution:
             network=network_xml.NAMES.get(kind, ""),
             bridge=network.bridge,
             address=network.address,
+            gateway=network.gateway,
+            dns=network.dns,
             vhost=vhost and not self.around.session,
             queues=min(self.spec.cpus, _MAX_QUEUES) if vhost and not self.around.session else 1,
+        )
+
+    def _forwards(self) -> tuple[Forward, ...]:
+        return tuple(
+            Forward(
+                host=forward.host,
+                guest=forward.guest,
+                host_address=forward.host_address,
+                protocol=forward.protocol.value,
+            )
+            for forward in self.spec.forwards
         )
 
     def _mac(self, index: int) -> str:
         digits = self._derived(f"mac{index}")
         return f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}"
-
-    def _ready(self, mode: Mode, image: Image | None) -> Ready:
-        wish = self.spec.ready
-        pattern = (wish.pattern if wish else "") or (image.ready_pattern if image else "")
-        when = wish.when.value if wish and wish.when else ("console" if pattern else "running")
-        if when == "console" and not pattern:
-            raise self.problem("ready", "ready: {when: console} needs a pattern")
-        seconds = (wish.timeout if wish else None) or (image.ready_timeout if image else 0)
-        patience = deadline.TCG_PATIENCE if mode.accel is Accel.TCG else 1
-        return Ready(
-            when=when,
-            pattern=pattern if when == "console" else "",
-            timeout=(seconds or _READY_TIMEOUT_S) * patience,
-        )
 
     def _host_cpu(self, mode: Mode) -> str:
         if mode.accel is not Accel.KVM:

@@ -5,32 +5,18 @@ from __future__ import annotations
 import graphlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from vmctl import sizes
-from vmctl.spec import nodes, problems
-from vmctl.spec.model import (
-    MOST_MACHINES,
-    ForwardSpec,
-    MachineSpec,
-    NetworkKind,
-    NetworkSpec,
-    ReadyWhen,
-)
+from vmctl.spec import guest_rules, problems
+from vmctl.spec.choices import NetworkKind, ReadyWhen
+from vmctl.spec.model import MOST_MACHINES, ForwardSpec, MachineSpec, NetworkSpec
+from vmctl.spec.objection import Objection
 
 BOOT_WORDS = ("disk", "cdrom", "network")
 """What may stand in `boot_order` besides the names of disks; no disk is called so."""
 
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  (compared, not listened on)
 _UNUSABLE_ADDRESS = re.compile(r"(0|127|22[4-9]|2[3-5][0-9])\..*|.*\.(0|255)")
-
-
-class Objection(NamedTuple):
-    """A broken rule and the key to show for it."""
-
-    location: nodes.Path
-    message: str
-    suggestion: str = ""
 
 
 def machine(spec: MachineSpec) -> Iterator[Objection]:
@@ -72,16 +58,25 @@ def _image(spec: MachineSpec) -> Iterator[Objection]:
             message = "there is nothing to start from"
             yield Objection((), message, "write 'image: tiny', or give 'cdroms' or a 'disk'")
         return
-    if image.name and image.path:
-        yield Objection(("image", "path"), "image has a name and a path", "leave out one of them")
-    elif image.path and image.format is None:
-        message = "image has a path and no format; a format is never guessed"
-        yield Objection(("image",), message, "add 'format: qcow2' or 'format: raw'")
+    kinds = [kind for kind in ("name", "path", "url") if getattr(image, kind)]
+    if len(kinds) > 1:
+        message = f"image has a {kinds[0]} and a {kinds[1]}"
+        yield Objection(("image", kinds[1]), message, "leave out one of them")
+    elif not kinds:
+        yield Objection(("image",), "image has neither a name nor a path nor a url")
     elif image.name and image.format is not None:
         message = "image has a name and a format; the image itself knows its format"
         yield Objection(("image", "format"), message, "leave out 'format'")
-    elif not image.name and not image.path:
-        yield Objection(("image",), "image has neither a name nor a path")
+    elif not image.name and image.format is None:
+        message = f"image has a {kinds[0]} and no format; a format is never guessed"
+        yield Objection(("image",), message, "add 'format: qcow2' or 'format: raw'")
+    if image.sha256 and "url" not in kinds:
+        message = "image has a sha256 and no url"
+        yield Objection(("image", "sha256"), message, "leave out 'sha256'")
+    elif image.url and not image.sha256:
+        message = "image has a url and no sha256, which says what must be there"
+        hint = "take it from the publisher, or let 'vmctl image pull URL' print it"
+        yield Objection(("image",), message, hint)
 
 
 def _disks(spec: MachineSpec) -> Iterator[Objection]:
@@ -124,17 +119,32 @@ def _networks(spec: MachineSpec) -> Iterator[Objection]:
             yield Objection(("networks", number, "bridge"), message, "write 'kind: bridge'")
         if network.address:
             yield from _address(number, network)
+        yield from _static(number, network)
 
 
 def _address(number: int, network: NetworkSpec) -> Iterator[Objection]:
     location = ("networks", number, "address")
     if network.kind is NetworkKind.USER:
         yield Objection(location, "address on a network of kind 'user' is not supported yet")
-    elif network.kind is NetworkKind.BRIDGE:
-        message = "address cannot be set on a bridge: whoever runs its network gives addresses"
-        yield Objection(location, message)
-    elif _UNUSABLE_ADDRESS.fullmatch(network.address):
+        return
+    bare, slash, _prefix = network.address.partition("/")
+    if _UNUSABLE_ADDRESS.fullmatch(bare):
         yield Objection(location, f"address '{network.address}' cannot be that of a machine")
+    elif network.kind is NetworkKind.BRIDGE and not slash:
+        message = "address on a bridge needs the prefix of its network"
+        yield Objection(location, message, f"write '{bare}/24'")
+    elif network.kind is not NetworkKind.BRIDGE and slash:
+        message = f"address has a prefix, and vmctl's own '{network.kind}' network has its own"
+        yield Objection(location, message, f"write '{bare}'")
+
+
+def _static(number: int, network: NetworkSpec) -> Iterator[Objection]:
+    """Yield what only stands beside a fixed address on a bridge."""
+    fixed = network.kind is NetworkKind.BRIDGE and network.address
+    for key, written in (("gateway", network.gateway), ("dns", network.dns)):
+        if written and not fixed:
+            message = f"{key} stands beside a fixed address on a network of kind 'bridge' only"
+            yield Objection(("networks", number, key), message)
 
 
 def _forwards(spec: MachineSpec) -> Iterator[Objection]:
@@ -146,8 +156,10 @@ def _forwards(spec: MachineSpec) -> Iterator[Objection]:
 
 def _ready(spec: MachineSpec) -> Iterator[Objection]:
     ready = spec.ready
-    if ready is not None and ready.pattern and ready.when is ReadyWhen.RUNNING:
-        message = "ready has a pattern, and 'when: running' looks at no console"
+    if ready is None or not ready.pattern:
+        return
+    if ready.when not in (None, ReadyWhen.CONSOLE):
+        message = f"ready has a pattern, and 'when: {ready.when}' looks for none"
         yield Objection(("ready", "pattern"), message, "write 'when: console'")
 
 
@@ -160,6 +172,7 @@ _RULES: tuple[Callable[[MachineSpec], Iterable[Objection]], ...] = (
     _networks,
     _forwards,
     _ready,
+    *guest_rules.RULES,
 )
 
 

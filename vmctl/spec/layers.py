@@ -94,10 +94,15 @@ def _base(
     return None
 
 
-def place_file(written: str, place: nodes.Place, within: str | None, found: Findings) -> str:
-    """Return the absolute path of a file that a spec names; empty where that was refused."""
+def place_file(
+    written: str, place: nodes.Place, within: str | None, found: Findings, *, itself: bool = False
+) -> str:
+    """Return the absolute path of a file that a spec names; empty where that was refused.
+
+    `itself` says that the spec's own directory may be meant.
+    """
     try:
-        return paths.located(written, beside=place.text.directory, within=within)
+        return paths.located(written, beside=place.text.directory, within=within, itself=itself)
     except paths.OutsideError as outside:
         message = (
             f"{problems.quoted(written)} lies outside of the spec's directory, "

@@ -7,8 +7,19 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from vmctl.spec import checks, layers, nodes, overrides, problems, scalars, source, validation
+from vmctl.spec import (
+    checks,
+    files,
+    layers,
+    nodes,
+    overrides,
+    problems,
+    scalars,
+    source,
+    validation,
+)
 from vmctl.spec.model import MachineSpec
+from vmctl.spec.objection import Objection
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class _Reading:
     top: source.Source
     within: str | None
     found: validation.Findings
+    files: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def whole(self) -> bool:
@@ -87,7 +99,9 @@ def _trees(
 ) -> tuple[nodes.Mapping, dict[str, nodes.Mapping] | None]:
     """Return the tree of the whole and those of the machines; None where they cannot be told."""
     top, found = reading.top, reading.found
-    roots = [layers.normal(one.root) for one in layers.chain(top, reading.within, found)]
+    sources = layers.chain(top, reading.within, found)
+    reading.files.extend(one.name for one in sources)
+    roots = [layers.normal(one.root) for one in sources]
     for root in roots:
         layers.check_fields(root, found)
     root, for_all = layers.laid(roots), []
@@ -132,11 +146,11 @@ def _specs(
         if isinstance(machines, nodes.Mapping) and key in machines.entries:
             place = machines.entries[key].key
         named = _named(tree.without("project", "defaults", "vms", "base"), key or project, place)
-        files = _files(named, reading)
+        found = _files(named, reading)
         spec = validation.check(named, MachineSpec, reading.found)
         if spec is None:
             continue
-        specs[key] = _with_files(spec, files)
+        specs[key] = files.placed(spec, found)
         if reading.whole:
             objections = ((key, one) for one in checks.machine(spec))
             for problem in _problems(objections, trees):
@@ -154,24 +168,19 @@ def _named(tree: nodes.Mapping, name: str, place: nodes.Place) -> nodes.Mapping:
 
 def _files(tree: nodes.Mapping, reading: _Reading) -> dict[nodes.Path, str]:
     """Return the absolute path of every file that a machine names; those outside are problems."""
-    cdroms = tree.get("cdroms")
-    count = len(cdroms.items) if isinstance(cdroms, nodes.Sequence) else 0
     found: dict[nodes.Path, str] = {}
-    locations: list[nodes.Path] = [("image", "path"), *(("cdroms", n) for n in range(count))]
-    for location in locations:
+    for location in files.locations(tree):
         node, place, complete = nodes.find(tree, location)
-        if complete and isinstance(node, nodes.Scalar) and not node.value.startswith("~"):
-            found[location] = layers.place_file(node.value, place, reading.within, reading.found)
+        if not complete or not isinstance(node, nodes.Scalar) or node.value.startswith("~"):
+            continue
+        mount = location[0] == "mounts"
+        path = layers.place_file(node.value, place, reading.within, reading.found, itself=mount)
+        found[location] = path
+        if mount and path and files.writable(tree, location):
+            objection = files.unfit_to_write(path, reading.files)
+            if objection:
+                reading.found.add(place.problem(objection, code="path"))
     return found
-
-
-def _with_files(spec: MachineSpec, files: Mapping[nodes.Path, str]) -> MachineSpec:
-    """Return the machine with absolute paths."""
-    cdroms = tuple(files[("cdroms", number)] for number in range(len(spec.cdroms)))
-    image = spec.image
-    if image is not None and image.path:
-        image = image.model_copy(update={"path": files[("image", "path")]})
-    return spec.model_copy(update={"cdroms": cdroms, "image": image})
 
 
 def _expanded(
@@ -205,7 +214,7 @@ def _expanded(
 
 
 def _problems(
-    objections: Iterable[tuple[str, checks.Objection]], trees: Mapping[str, nodes.Mapping]
+    objections: Iterable[tuple[str, Objection]], trees: Mapping[str, nodes.Mapping]
 ) -> Iterator[problems.Problem]:
     for name, (location, message, suggestion) in objections:
         place = nodes.find(trees[name], location)[1]

@@ -6,96 +6,27 @@ problem always leads to the line it stands on; rules that need more than one key
 
 from __future__ import annotations
 
-import enum
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vmctl.spec import scalars
+from vmctl.spec import guest_scalars, scalars
+from vmctl.spec.choices import (
+    Accel,
+    Boot,
+    Devices,
+    DiskFormat,
+    Display,
+    Firmware,
+    Mode,
+    NetworkKind,
+    Protocol,
+    ReadyWhen,
+)
 
 MOST_MACHINES = 1000
 
 _GIB = 1 << 30
-
-
-class Mode(enum.StrEnum):
-    """How the guest is virtualised; a preset over `accel` and `devices`."""
-
-    FULL = "full"
-    HARDWARE = "hardware"
-    PARAVIRT = "paravirt"
-    AUTO = "auto"
-
-    @property
-    def meaning(self) -> tuple[Accel, Devices] | None:
-        """The accelerator and devices that the mode stands for; None for `auto`."""
-        return _MEANINGS.get(self)
-
-
-class Accel(enum.StrEnum):
-    """Who executes the guest's instructions."""
-
-    TCG = "tcg"
-    KVM = "kvm"
-
-
-class Devices(enum.StrEnum):
-    """Which kind of hardware the guest is shown."""
-
-    EMULATED = "emulated"
-    VIRTIO = "virtio"
-
-
-_MEANINGS = {
-    Mode.FULL: (Accel.TCG, Devices.EMULATED),
-    Mode.HARDWARE: (Accel.KVM, Devices.EMULATED),
-    Mode.PARAVIRT: (Accel.KVM, Devices.VIRTIO),
-}
-
-
-class DiskFormat(enum.StrEnum):
-    """Formats of a disk image."""
-
-    QCOW2 = "qcow2"
-    RAW = "raw"
-
-
-class NetworkKind(enum.StrEnum):
-    """What a network card is plugged into."""
-
-    USER = "user"
-    NAT = "nat"
-    ISOLATED = "isolated"
-    BRIDGE = "bridge"
-
-
-class Protocol(enum.StrEnum):
-    """What is forwarded."""
-
-    TCP = "tcp"
-    UDP = "udp"
-
-
-class ReadyWhen(enum.StrEnum):
-    """What makes a machine count as ready."""
-
-    CONSOLE = "console"
-    RUNNING = "running"
-
-
-class Firmware(enum.StrEnum):
-    """What the machine starts with."""
-
-    BIOS = "bios"
-    UEFI = "uefi"
-    UEFI_SECURE = "uefi-secure"
-
-
-class Display(enum.StrEnum):
-    """Whether there is a screen."""
-
-    NONE = "none"
-    VNC = "vnc"
 
 
 class Strict(BaseModel):
@@ -112,18 +43,31 @@ class Strict(BaseModel):
 
 
 class ImageSpec(Strict):
-    """The read-only base of a machine's root disk: a name, or a file of the user's own."""
+    """The read-only base of a machine's root disk: a name, a file of the user's own, an address."""
 
     example: ClassVar[str] = "{path: ./disk.qcow2, format: qcow2}"
-    later: ClassVar[frozenset[str]] = frozenset({"url", "sha256"})
-    synonyms: ClassVar[dict[str, str]] = {"file": "path", "type": "format", "location": "path"}
+    synonyms: ClassVar[dict[str, str]] = {
+        "file": "path",
+        "type": "format",
+        "location": "path",
+        "uri": "url",
+        "digest": "sha256",
+        "checksum": "sha256",
+    }
 
     name: scalars.ImageName = Field(
         default="", description="An image of the store, as `vmctl image list` shows it."
     )
     path: scalars.FilePath = Field(default="", description="A disk image beside the spec.")
+    url: scalars.Url = Field(
+        default="", description="The address of a disk image; `http://` will do, `sha256` is known."
+    )
+    sha256: scalars.Sha256 = Field(
+        default="",
+        description="What the file at `url` must be; `vmctl image pull URL` prints it.",
+    )
     format: DiskFormat | None = Field(
-        default=None, description="Format of the file at `path`; it is never guessed."
+        default=None, description="Format of the file at `path` or `url`; it is never guessed."
     )
 
 
@@ -156,8 +100,16 @@ class NetworkSpec(Strict):
         default="",
         description="MAC address; default: made from the project and the machine's name.",
     )
-    address: scalars.Address = Field(
-        default="", description="Fixed IPv4 address, on `nat` and `isolated` networks."
+    address: scalars.AddressAndPrefix = Field(
+        default="",
+        description="Fixed IPv4 address, on `nat` and `isolated` networks; on a `bridge` with its "
+        "prefix, as 192.168.1.10/24, and with an image that reads cloud-init.",
+    )
+    gateway: scalars.Address = Field(
+        default="", description="The way out, beside a fixed address on a `bridge`."
+    )
+    dns: tuple[scalars.Address, ...] = Field(
+        default=(), max_length=3, description="Name servers, beside a fixed address on a `bridge`."
     )
     bridge: scalars.Interface = Field(
         default="", description="The host's bridge, with `kind: bridge`."
@@ -183,6 +135,53 @@ class ForwardSpec(Strict):
     protocol: Protocol = Field(default=Protocol.TCP, description="What is forwarded.")
 
 
+class MountSpec(Strict):
+    """A directory of the host that the guest sees."""
+
+    example: ClassVar[str] = "{host: ./src, guest: /src}"
+    synonyms: ClassVar[dict[str, str]] = {
+        "source": "host",
+        "location": "host",
+        "target": "guest",
+        "mountPoint": "guest",
+        "mount_point": "guest",
+        "rw": "writable",
+    }
+
+    host: scalars.FilePath = Field(description="A directory beside the spec.")
+    guest: guest_scalars.GuestPath = Field(description="Where the guest has it; an absolute path.")
+    writable: scalars.Truth = Field(default=False, description="Whether the guest may write to it.")
+
+
+class ProvisionSpec(Strict):
+    """A step that is carried out in the guest once it is ready, over ssh."""
+
+    example: ClassVar[str] = "{run: ./setup.sh}"
+    synonyms: ClassVar[dict[str, str]] = {
+        "file": "run",
+        "path": "run",
+        "inline": "script",
+        "shell": "script",
+        "environment": "env",
+    }
+
+    run: scalars.FilePath = Field(
+        default="", description="A script beside the spec; its first line says what runs it."
+    )
+    script: guest_scalars.Script = Field(
+        default="", description="The script itself, run by `/bin/sh -e`, or by what its `#!` names."
+    )
+    name: scalars.Description = Field(default="", description="What people are shown.")
+    user: guest_scalars.UserName = Field(default="root", description="Who runs it in the guest.")
+    env: guest_scalars.Variables = Field(
+        default={}, description="Environment variables; their values are kept as secrets."
+    )
+    timeout: scalars.Duration | None = Field(
+        default=None,
+        description="How long it may take, under KVM; ten times as long under TCG. Default: 30m.",
+    )
+
+
 class ReadySpec(Strict):
     """When the machine counts as ready; `vmctl up` waits for it."""
 
@@ -190,8 +189,10 @@ class ReadySpec(Strict):
 
     when: ReadyWhen | None = Field(
         default=None,
-        description="`console`: a line of the serial console matches; `running`: at once. "
-        "Default: what the image says; with a `pattern`, `console`.",
+        description="`console`: a line of the serial console matches; `ssh`: a login over ssh "
+        "works; `cloud-init`: it has finished, without errors; `agent`: QEMU's guest agent "
+        "answers; `running`: at once. Default: with a `pattern`, `console`; with `cloud_init` or "
+        "`user_data`, `cloud-init`; else what the image says.",
     )
     pattern: scalars.Pattern = Field(
         default="", description="Regular expression for the console; default: the image's own."
@@ -201,27 +202,33 @@ class ReadySpec(Strict):
     )
 
 
+class SnapshotsSpec(Strict):
+    """Snapshots that vmctl takes by itself."""
+
+    example: ClassVar[str] = "{before_up: true, keep: 5}"
+
+    before_up: scalars.Truth = Field(
+        default=False, description="Whether `up` takes one before it changes the machine."
+    )
+    keep: scalars.Count = Field(
+        default=5, description="How many of them stay; the oldest one goes."
+    )
+
+
 class MachineSpec(Strict):
     """One machine as the user wants it: base, file, defaults, its own entry and --set in one."""
 
     example: ClassVar[str] = "{image: tiny, memory: 1GiB}"
     later: ClassVar[frozenset[str]] = frozenset(
         {
-            "cloud_init",
             "env",
-            "hostname",
-            "mounts",
-            "provision",
             "resources",
-            "snapshots",
-            "ssh_keys",
-            "user",
-            "user_data",
         }
     )
     synonyms: ClassVar[dict[str, str]] = {
-        "boot": "boot_order",
+        "authorized_keys": "ssh_keys",
         "cdrom": "cdroms",
+        "cloud_config": "cloud_init",
         "cores": "cpus",
         "cpu": "cpus",
         "depends_on": "needs",
@@ -238,6 +245,10 @@ class MachineSpec(Strict):
         "ports": "forwards",
         "ram": "memory",
         "replicas": "count",
+        "ssh_authorized_keys": "ssh_keys",
+        "userdata": "user_data",
+        "username": "user",
+        "volumes": "mounts",
         "vcpu": "cpus",
         "vcpus": "cpus",
         "virtualization": "mode",
@@ -264,7 +275,9 @@ class MachineSpec(Strict):
         description="Which devices the guest is shown; pins the other half of `mode: auto`.",
     )
     image: ImageSpec | None = Field(
-        default=None, description="A name from `vmctl image list`, or a file: `{path:, format:}`."
+        default=None,
+        description="A name from `vmctl image list`, a file: `{path:, format:}`, or an address: "
+        "`{url:, sha256:, format:}`.",
     )
     cpus: scalars.Cpus = Field(default=1, description="Virtual CPUs.")
     cpus_max: scalars.Cpus | None = Field(
@@ -299,12 +312,45 @@ class MachineSpec(Strict):
     forwards: tuple[ForwardSpec, ...] = Field(
         default=(), max_length=128, description="Ports of the host that lead into the guest."
     )
+    hostname: guest_scalars.Hostname = Field(
+        default="", description="The guest's name for itself; default: the machine's name."
+    )
+    user: guest_scalars.UserName = Field(
+        default="",
+        description="Who logs in, over ssh with the machine's own key, and may use sudo; default: "
+        "what the image says, else `vmctl`.",
+    )
+    ssh_keys: tuple[guest_scalars.SshKey, ...] = Field(
+        default=(),
+        max_length=100,
+        description="More public keys that let `user` in: the keys, or files beside the spec.",
+    )
+    cloud_init: guest_scalars.CloudConfig | None = Field(
+        default=None,
+        description="A #cloud-config, laid over what vmctl generates: lists are added to it.",
+    )
+    user_data: scalars.FilePath = Field(
+        default="",
+        description="A file beside the spec that cloud-init gets byte for byte, in place of "
+        "`cloud_init`.",
+    )
+    mounts: tuple[MountSpec, ...] = Field(
+        default=(), max_length=16, description="Directories of the host that the guest sees."
+    )
+    provision: tuple[ProvisionSpec, ...] = Field(
+        default=(), max_length=64, description="Steps in the guest, in order, when it is ready."
+    )
     nested: scalars.Truth = Field(
         default=False,
         description="Whether the guest gets VT-x or AMD-V and can run virtual machines itself.",
     )
     ready: ReadySpec | None = Field(
         default=None, description="When the machine counts as ready; default: what the image says."
+    )
+    boot: Boot | None = Field(
+        default=None,
+        description="`kernel`: QEMU loads the image's kernel itself; `disk`: the boot loader on "
+        "the disk does. Default: what the image says.",
     )
     firmware: Firmware = Field(
         default=Firmware.BIOS,
@@ -318,6 +364,9 @@ class MachineSpec(Strict):
     )
     autostart: scalars.Truth = Field(
         default=False, description="Whether the machine starts together with the host's libvirt."
+    )
+    snapshots: SnapshotsSpec | None = Field(
+        default=None, description="Snapshots that vmctl takes by itself; default: before a restore."
     )
     count: scalars.Count | None = Field(
         default=None, description="Makes so many machines: name-1, name-2, …"
@@ -341,5 +390,8 @@ FILE_KEYS: dict[str, str] = {
 REPLACED_WHOLE = frozenset({"image"})
 """Mappings that a later layer replaces instead of adding to them."""
 
-LATER_VALUES: dict[str, frozenset[str]] = {"when": frozenset({"agent", "ssh", "cloud-init"})}
+FREE_KEYS = frozenset({"cloud_init"})
+"""Keys whose value is free: what is in it is another program's business."""
+
+LATER_VALUES: dict[str, frozenset[str]] = {}
 """Values that are planned, by key."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vmctl.spec import scalars, source, validation
+from vmctl.spec.choices import Boot
 from vmctl.spec.model import Strict
 
 
@@ -78,14 +79,14 @@ class Recipe(Strict):
     name: scalars.ImageName = Field(description="Name, as in a spec's `image`.")
     description: scalars.Description = Field(default="", description="One line for people.")
     builder: Builder = Field(description="What makes it.")
-    url: scalars.Description = Field(default="", description="Where the publisher offers it.")
-    checksums: scalars.Description = Field(
+    url: scalars.Url = Field(default="", description="Where the publisher offers it.")
+    checksums: scalars.Url = Field(
         default="", description="Where the publisher's file of checksums is."
     )
     checksum_kind: ChecksumKind = Field(
         default=ChecksumKind.SHA512, description="Which digest that file holds."
     )
-    signature: scalars.Description = Field(
+    signature: scalars.Url = Field(
         default="", description="Where the signature of the checksums is; empty: not signed."
     )
     keyrings: tuple[scalars.Description, ...] = Field(
@@ -99,6 +100,10 @@ class Recipe(Strict):
     )
     user: scalars.Description = Field(
         default="", description="Who logs in, unless the spec says otherwise."
+    )
+    boot: Boot | None = Field(
+        default=None,
+        description="What starts it: its `disk`, or QEMU its `kernel`; default: its disk.",
     )
     drivers: tuple[Driver, ...] = Field(max_length=8, description="What its kernel can drive.")
     ready: RecipeReady | None = Field(default=None, description="How it tells that it is ready.")

@@ -58,6 +58,9 @@ _RULES = f"""\
   `--set disks.0.size=1GiB`. In a file of several machines, a key of a machine is set for all.
 * Files that a spec names lie in its directory, symbolic links followed, or are refused without
   `--allow-outside`. Relative paths begin at the file in which they stand.
+* Plain values under `cloud_init` mean what they mean to cloud-init (YAML 1.1): `yes` is true and
+  `0644` is octal; only `22:22` and dates stay text. [cloud-init.md](cloud-init.md) says how it is
+  laid over what vmctl generates.
 * `ready.pattern` has at most two of `*` and `+` and nothing that backtracks without bound. It is
   searched in each line of the console.
 * A file makes at most {model.MOST_MACHINES} machines.
@@ -69,7 +72,10 @@ _SECTIONS: tuple[tuple[str, type[model.Strict]], ...] = (
     ("disks", model.DiskSpec),
     ("networks", model.NetworkSpec),
     ("forwards", model.ForwardSpec),
+    ("mounts", model.MountSpec),
+    ("provision", model.ProvisionSpec),
     ("ready", model.ReadySpec),
+    ("snapshots", model.SnapshotsSpec),
 )
 
 
@@ -77,15 +83,22 @@ _WORDS = {str: "text", int: "number", bool: "`true`, `false`", float: "number"}
 
 _TITLES = {
     "Address": "IPv4 address",
+    "CloudConfig": "mapping",
     "Description": "text",
     "Duration": "duration",
     "FilePath": "path",
+    "GuestPath": "path",
+    "Hostname": "name",
     "ImageName": "name",
     "Interface": "name",
     "Label": "name",
     "MacAddress": "MAC address",
     "Pattern": "regular expression",
+    "Script": "text",
     "Size": "size",
+    "SshKey": "public key or path",
+    "UserName": "name",
+    "Variables": "mapping",
 }
 
 
@@ -100,7 +113,7 @@ def text() -> str:
 
 
 def _example(key: str, section: type[model.Strict]) -> str:
-    many = key in ("disks", "networks", "forwards")
+    many = key in ("disks", "networks", "forwards", "mounts", "provision")
     return f"[{section.example}]" if many else section.example
 
 
@@ -120,7 +133,7 @@ def _default(field: Any) -> str:
     value = extra.get("default", field.default)
     if isinstance(value, list):
         return "`[{kind: user}]`"
-    if value in ("", None, ()):
+    if value in ("", None, (), {}):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
@@ -139,10 +152,15 @@ def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if annotation in _WORDS:
         return _WORDS[annotation]
     if typing.get_origin(annotation) is tuple:
-        return f"list of {_kind(typing.get_args(annotation)[0])}s"
+        return f"list of {_plural(_kind(typing.get_args(annotation)[0]))}"
     if typing.get_origin(annotation) is Annotated:
         return _kind(annotation.__origin__, annotation.__metadata__)
     return _kind(next(one for one in typing.get_args(annotation) if one is not type(None)))
+
+
+def _plural(kind: str) -> str:
+    words = (f"{word}es" if word.endswith("s") else f"{word}s" for word in kind.split(" or "))
+    return " or ".join(words)
 
 
 def _has_schema(metadata: Any) -> bool:
@@ -160,11 +178,10 @@ def _later() -> str:
         f"image.{key}" for key in sorted(model.ImageSpec.later)
     ]
     listed = ", ".join(f"`{key}`" for key in keys)
-    values = ", ".join(f"`{value}`" for value in sorted(model.LATER_VALUES["when"]))
     return (
         "## Not supported yet\n\n"
         f"These keys are planned and refused by name: {listed}; also `address` on networks of kind "
-        f"`user`, and {values} for `ready.when`.\n\n"
+        "`user`.\n\n"
     )
 
 

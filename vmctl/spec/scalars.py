@@ -24,6 +24,10 @@ IPV4 = r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(?!$)|$)){4}$"
 INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
 MOST_CPUS = 255
 """More need an interrupt-remapping IOMMU in the guest, which vmctl does not set up."""
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+ADDRESS_AND_PREFIX = rf"^({_OCTET}\.){{3}}{_OCTET}(/([1-9]|[12][0-9]|30))?$"
+URL = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/[!-~]*$"
+SHA256 = r"^[0-9A-Fa-f]{64}$"
 SAFE_TEXT = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -34,7 +38,7 @@ _MOST_MEMORY = 16 << 40
 _LEAST_DISK = 1 << 20
 _MOST_DISK = 64 << 40
 _LONGEST_SECONDS = 24 * 3600.0
-_LONGEST_PATH = 1024
+LONGEST_PATH = 1024
 _LONGEST_DESCRIPTION = 500
 
 WORDS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -56,7 +60,8 @@ def shown(value: object) -> str:
     return problems.quoted(str(value))
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value that is text. Raises PydanticCustomError."""
     if not isinstance(value, str):
         raise refusal("type", f"must be text; got {shown(value)}")
     return str(value)
@@ -86,7 +91,7 @@ def _truth(value: object) -> bool:
 
 def label(value: object) -> str:
     """Return a valid name. Raises PydanticCustomError."""
-    text = _text(value)
+    text = text_of(value)
     if re.fullmatch(LABEL, text):
         if text.isdigit():
             raise refusal("name", f"must not be a number; got {shown(text)}", _with_letter(text))
@@ -116,11 +121,12 @@ def made_label(text: str) -> str:
 
 
 def _image_name(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if len(text) <= 63 and re.fullmatch(IMAGE_NAME, text):
         return text
     if "://" in text:
-        raise refusal("not-yet", "cannot be a URL: 'image.url' is not supported yet")
+        wanted = "must be the name of an image, and this is an address"
+        raise refusal("name", wanted, "write image: {url: …, sha256: …, format: qcow2}")
     hint = "write image: {path: …, format: qcow2} for a file" if "/" in text else ""
     wanted = f"must be the name of an image, such as debian-12; got {shown(text)}"
     raise refusal("name", wanted, hint)
@@ -129,7 +135,7 @@ def _image_name(value: object) -> str:
 def _size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value  # from Python: a file holds text only
-    text = _text(value)
+    text = text_of(value)
     if re.fullmatch(SIZE, text):
         number = re.match("[0-9]+", text)
         assert number is not None
@@ -169,7 +175,7 @@ def duration(value: object) -> float:
     """Return the seconds of a duration such as 90s; raises ValueError."""
     if isinstance(value, float):
         return value  # from Python: a file holds text only
-    text = _text(value)
+    text = text_of(value)
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)", text)
     if match is None:
         hint = f"add the unit: '{text}s'" if re.fullmatch("[0-9]{1,6}", text) else ""
@@ -183,7 +189,7 @@ def duration(value: object) -> float:
 
 
 def _mac(value: object) -> str:
-    text = _text(value).lower()
+    text = text_of(value).lower()
     if not re.fullmatch(MAC, text):
         hint = ""
         digits = re.sub("[^0-9a-f]", "", text)
@@ -198,32 +204,56 @@ def _mac(value: object) -> str:
 
 
 def _ipv4(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not re.fullmatch(IPV4, text):
         raise refusal("address", f"must be an IPv4 address such as 127.0.0.1; got {shown(text)}")
     return text
 
 
 def _interface(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not re.fullmatch(INTERFACE, text):
         raise refusal("name", f"must be the name of a network interface; got {shown(text)}")
     return text
 
 
-def _file_path(value: object) -> str:
-    text = _text(value)
+def file_path(value: object) -> str:
+    """Return the path of a file, as it was written. Raises PydanticCustomError."""
+    text = text_of(value)
     if not text or "\n" in text or "\t" in text:
         raise refusal("path", f"must be the path of a file; got {shown(text)}")
-    if len(text) > _LONGEST_PATH:
-        raise refusal("path", f"must have at most {_LONGEST_PATH} characters")
+    if len(text) > LONGEST_PATH:
+        raise refusal("path", f"must have at most {LONGEST_PATH} characters")
     if text.startswith("~"):
         raise refusal("path", f"must be a path without '~'; got {shown(text)}")
     return text
 
 
+def _url(value: object) -> str:
+    text = text_of(value)
+    if len(text) > LONGEST_PATH:
+        raise refusal("url", f"must have at most {LONGEST_PATH} characters")
+    if not re.fullmatch(URL, text):
+        hint = ""
+        if "@" in text.partition("//")[2].partition("/")[0]:
+            hint = "an address with a password in it ends up in logs; leave that out"
+        elif "://" not in text and "." in text.partition("/")[0]:
+            hint = f"write 'https://{text}'" if text.isascii() and text.isprintable() else ""
+        wanted = f"must be an address that begins with https:// or http://; got {shown(text)}"
+        raise refusal("url", wanted, hint)
+    return text
+
+
+def _sha256(value: object) -> str:
+    text = text_of(value)
+    if not re.fullmatch(SHA256, text):
+        found = f"got {len(text)} characters" if len(text) > 20 else f"got {shown(text)}"
+        raise refusal("sha256", f"must be 64 hexadecimal digits; {found}")
+    return text.lower()
+
+
 def _description(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not re.fullmatch(SAFE_TEXT, text):
         raise refusal("text", "must be one line without control characters")
     if len(text) > _LONGEST_DESCRIPTION:
@@ -232,22 +262,31 @@ def _description(value: object) -> str:
 
 
 def _regex(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     objection = pattern.objection(text)
     if objection:
         raise refusal("pattern", f"{objection}; got {shown(text)}")
     return text
 
 
-def _type(title: str, **keywords: Any) -> WithJsonSchema:
+def _address_and_prefix(value: object) -> str:
+    text = text_of(value)
+    if not re.fullmatch(ADDRESS_AND_PREFIX, text):
+        wanted = "must be an IPv4 address such as 192.168.1.10, on a bridge 192.168.1.10/24"
+        raise refusal("address", f"{wanted}; got {shown(text)}")
+    return text
+
+
+def string(title: str, **keywords: Any) -> WithJsonSchema:
+    """Return the schema of a kind of text; `title` is what the reference calls it."""
     return WithJsonSchema({"type": "string", "title": title, **keywords})
 
 
-Text = Annotated[str, PlainValidator(_text), _type("Text")]
+Text = Annotated[str, PlainValidator(text_of), string("Text")]
 Description = Annotated[
     str,
     PlainValidator(_description),
-    _type("Description", pattern=SAFE_TEXT, maxLength=_LONGEST_DESCRIPTION),
+    string("Description", pattern=SAFE_TEXT, maxLength=_LONGEST_DESCRIPTION),
 ]
 Cpus = Annotated[int, Field(ge=1, le=MOST_CPUS), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=1, le=999), BeforeValidator(_whole_number)]
@@ -255,25 +294,30 @@ Truth = Annotated[bool, PlainValidator(_truth), WithJsonSchema({"type": "boolean
 Label = Annotated[
     str,
     PlainValidator(label),
-    _type("Label", pattern=LABEL, **{"not": {"pattern": f"^([0-9]+|{_UUID.pattern})$"}}),
+    string("Label", pattern=LABEL, **{"not": {"pattern": f"^([0-9]+|{_UUID.pattern})$"}}),
 ]
 ImageName = Annotated[
-    str, PlainValidator(_image_name), _type("ImageName", pattern=IMAGE_NAME, maxLength=63)
+    str, PlainValidator(_image_name), string("ImageName", pattern=IMAGE_NAME, maxLength=63)
 ]
-Memory = Annotated[int, PlainValidator(_memory), _type("Size", pattern=SIZE)]
-DiskSize = Annotated[int, PlainValidator(_disk_size), _type("Size", pattern=SIZE)]
-Duration = Annotated[float, PlainValidator(duration), _type("Duration", pattern=DURATION)]
+Memory = Annotated[int, PlainValidator(_memory), string("Size", pattern=SIZE)]
+DiskSize = Annotated[int, PlainValidator(_disk_size), string("Size", pattern=SIZE)]
+Duration = Annotated[float, PlainValidator(duration), string("Duration", pattern=DURATION)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)]
-MacAddress = Annotated[str, PlainValidator(_mac), _type("MacAddress", pattern=MAC)]
-Address = Annotated[str, PlainValidator(_ipv4), _type("Address", pattern=IPV4)]
+MacAddress = Annotated[str, PlainValidator(_mac), string("MacAddress", pattern=MAC)]
+Address = Annotated[str, PlainValidator(_ipv4), string("Address", pattern=IPV4)]
 Interface = Annotated[
-    str, PlainValidator(_interface), _type("Interface", pattern=INTERFACE, maxLength=15)
+    str, PlainValidator(_interface), string("Interface", pattern=INTERFACE, maxLength=15)
 ]
 FilePath = Annotated[
     str,
-    PlainValidator(_file_path),
-    _type("FilePath", minLength=1, maxLength=_LONGEST_PATH, pattern=r"^[^~\n\t][^\n\t]*$"),
+    PlainValidator(file_path),
+    string("FilePath", minLength=1, maxLength=LONGEST_PATH, pattern=r"^[^~\n\t][^\n\t]*$"),
 ]
+Url = Annotated[str, PlainValidator(_url), string("Url", pattern=URL, maxLength=LONGEST_PATH)]
+Sha256 = Annotated[str, PlainValidator(_sha256), string("Sha256", pattern=SHA256)]
 Pattern = Annotated[
-    str, PlainValidator(_regex), _type("Pattern", minLength=1, maxLength=pattern.LONGEST)
+    str, PlainValidator(_regex), string("Pattern", minLength=1, maxLength=pattern.LONGEST)
+]
+AddressAndPrefix = Annotated[
+    str, PlainValidator(_address_and_prefix), string("Address", pattern=ADDRESS_AND_PREFIX)
 ]

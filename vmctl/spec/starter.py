@@ -25,6 +25,16 @@ networks:
 # forwards:
 #   - {{host: 2222, guest: 22}}
 
+# With an image that has cloud-init: who logs in, over ssh with the machine's own key, and a
+# #cloud-config that is laid over what vmctl writes.
+# user: dev
+# cloud_init:
+#   packages: [nginx]
+
+# Steps in the guest, in order, once it is ready.
+# provision:
+#   - {{run: ./setup.sh}}
+
 # More disks; with keep, a disk survives `vmctl down`.
 # disks:
 #   - {{name: data, size: 1GiB, keep: true}}

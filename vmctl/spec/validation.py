@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 import typing
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from vmctl.spec import model, nodes, problems, scalars, source
+from vmctl.spec import guest_scalars, model, nodes, problems, scalars, source
 
 _MOST_EXPLAINED = 200
 """Errors beyond this number are counted only: looking for similar words takes time."""
@@ -67,7 +68,8 @@ def validate(read: source.Source, wanted: type[Model]) -> Model:
 
 def check(root: nodes.Mapping, wanted: type[Model], found: Findings) -> Model | None:
     """Return the model that a tree holds; None when problems were added to `found`."""
-    empty = [_without_value(place, node) for place, node in nodes.nulls(root)]
+    bound = root.without(*model.FREE_KEYS)
+    empty = [_without_value(place, node) for place, node in nodes.nulls(bound)]
     found.settle(empty)
     try:
         result = wanted.model_validate(root.data)
@@ -115,8 +117,12 @@ def _explained(
         message = f"key {problems.quoted(str(location[-1]))} is missing{_within(node.path)}"
         return place.problem(message, code="missing-key")
     message, suggestion = _wording(node, wanted, error)
-    return place.problem(
+    found = place.problem(
         f"{subject(node.path)} {message}", suggestion=suggestion, code=code.replace("_", "-")
+    )
+    # A secret is not shown again, not even to whoever wrote it: this ends up in logs.
+    return (
+        dataclasses.replace(found, source_line="") if code == guest_scalars.PRIVATE_KEY else found
     )
 
 

@@ -46,6 +46,68 @@ class MachineFiles:
         """The password of the VNC display."""
         return self.directory / "vnc-password"
 
+    @property
+    def payload(self) -> pathlib.Path:
+        """What the spec has the guest do at its first boot, with all secrets."""
+        return self.directory / "payload.json"
+
+    @property
+    def seed(self) -> pathlib.Path:
+        """What cloud-init reads: an ISO 9660 image labelled CIDATA."""
+        return self.directory / "seed.iso"
+
+    @property
+    def ssh_key(self) -> pathlib.Path:
+        """The private key that opens the guest; its public half ends in .pub."""
+        return self.directory / "id_ed25519"
+
+    @property
+    def host_key(self) -> pathlib.Path:
+        """The guest's own private key, by which it proves who it is; public half in .pub."""
+        return self.directory / "ssh_host_ed25519_key"
+
+    @property
+    def known_hosts(self) -> pathlib.Path:
+        """What ssh takes for the guest's host key."""
+        return self.directory / "known_hosts"
+
+    @property
+    def ssh_config(self) -> pathlib.Path:
+        """What ~/.ssh/config can include; written anew at every start."""
+        return self.directory / "ssh.config"
+
+    @property
+    def inside(self) -> pathlib.Path:
+        """What vmctl has done inside the guest: mounts made, provision steps carried out."""
+        return self.directory / "inside.json"
+
+    @property
+    def snapshots(self) -> pathlib.Path:
+        """The tree of the machine's snapshots, and which one it goes on from."""
+        return self.directory / "snapshots.json"
+
+    def snapshot(self, name: str) -> pathlib.Path:
+        """What a snapshot needs to be gone back to: the definition and files of its moment."""
+        return self.directory / f"snapshot-{name}.json"
+
+    def snapshot_nvram(self, name: str) -> pathlib.Path:
+        """The UEFI variables of a snapshot without memory."""
+        return self.directory / f"snapshot-{name}.nvram"
+
+    @property
+    def saved(self) -> pathlib.Path:
+        """Which run of the guest the memory is of that libvirt keeps of a saved machine."""
+        return self.directory / "saved.json"
+
+    @property
+    def vmstate(self) -> pathlib.Path:
+        """Where snapshots keep the memory of a machine that has no disk: a qcow2 image."""
+        return self.directory / "snapshots.vmstate"
+
+    def provision_log(self, number: int) -> pathlib.Path:
+        """What provision step `number` (from 1) printed when it ran last."""
+        return self.directory / f"provision-{number}.log"
+
     def disk(self, name: str) -> pathlib.Path:
         """The image of the machine's disk `name`; the system disk is called root."""
         return self.directory / f"{name}.qcow2"
@@ -95,6 +157,15 @@ class Layout:
     def image_names(self) -> pathlib.Path:
         """One small JSON file for each image name: which digest it stands for."""
         return self.home / "image-names"
+
+    def image_pin(self, key: str) -> pathlib.Path:
+        """What is remembered of an address that an image was pulled from; `key` is its sha256."""
+        return self.home / "image-pins" / f"{key}.json"
+
+    @property
+    def lab(self) -> pathlib.Path:
+        """One directory for the comparison that runs now; it is gone when that has ended."""
+        return self.home / "lab"
 
     @property
     def locks(self) -> pathlib.Path:

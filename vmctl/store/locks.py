@@ -45,6 +45,21 @@ def hold(path: pathlib.Path, deadline: Deadline | None, what: str) -> Iterator[N
         os.close(descriptor)
 
 
+def held(path: pathlib.Path) -> bool:
+    """Tell whether anybody holds the lock file `path` at this moment; changes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _try(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,9 @@ class Record:
     """A machine as it was last defined; libvirt has the truth, this only adds ownership.
 
     `boot_id` is libvirt's number of the run that began when the console log was `boot_offset`
-    bytes long; `ready` says that it was ready in this run. Memory in bytes.
+    bytes long; `ready` says that it was ready in this run. Memory in bytes. `user` is who logs in
+    over ssh, `ssh_port` the port of 127.0.0.1 that leads to the guest's port 22 (0 for none),
+    `seed` the digest of what the seed was made from.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Record:
     mode: str
     why: str = ""
     image: str = ""
+    image_digest: str = ""
     login: str = ""
     cpus: int = 1
     memory: int = 0
@@ -35,6 +38,14 @@ class Record:
     boot_id: int = -1
     boot_offset: int = 0
     ready: bool = False
+    user: str = ""
+    ssh_port: int = 0
+    seed: str = ""
+
+    @property
+    def run(self) -> str:
+        """Tell this run of the machine from all others, as `access.run_of` does from libvirt."""
+        return f"{self.uuid}-{self.boot_id}-{self.boot_offset}"
 
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Record))

@@ -29,6 +29,8 @@ def _summary(details: Details) -> Iterator[str]:
         yield _line("port", forward)
     for address in details.addresses:
         yield _line("address", address)
+    if machine.user:
+        yield _line("ssh", f"vmctl ssh {machine.name}   (as {machine.user})")
     yield _line("console", f"vmctl console {machine.name}   (leave it with Ctrl-])")
     yield _line("log", f"vmctl logs {machine.name}")
 
@@ -74,11 +76,10 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
         yield _line("address", address)
     for forward in details.forwards:
         yield _line("port", forward)
+    yield from _guest(details)
     if details.display:
         password = machine.console_log.rpartition("/")[0]
         yield _line("display", f"{details.display} (password in {password}/vnc-password)")
-    if details.login:
-        yield _line("login", details.login)
     yield _line("spec", details.spec)
     yield _line("console log", machine.console_log)
     if details.interrupted:
@@ -89,6 +90,22 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
         yield _line("next start", out.painted(text, "yellow"))
     for drift in details.drift:
         yield _line("drift", out.painted(escape.one_line(drift), "yellow"))
+
+
+def _guest(details: Details) -> Iterator[str]:
+    """Say how to get in, and what vmctl did inside."""
+    if details.machine.user:
+        yield _line("ssh", f"vmctl ssh {details.machine.name}   (as {details.machine.user})")
+    if details.login:
+        yield _line("login", details.login)
+    for mount in details.machine.mounts:
+        how = f"{mount.share}, {'writable' if mount.writable else 'read-only'}"
+        yield _line("mount", f"{escape.one_line(f'{mount.host} -> {mount.guest}')} ({how})")
+    if details.provisioned:
+        yield _line("provisioned", details.provisioned)
+    if details.snapshots:
+        since = f", goes on from '{details.snapshot}'" if details.snapshot else ""
+        yield _line("snapshots", f"{details.snapshots}{since}")
 
 
 def _line(label: str, text: str) -> str:

@@ -7,9 +7,15 @@ import xml.etree.ElementTree as ET
 from vmctl.machine.model import Chipset, Disk, DiskFormat, Firmware, Image, Machine
 from vmctl.machine.xml.element import Writer, yes_no
 
+_HOSTNAME = "vmctl.hostname="
+_KEY = "vmctl.key="
 
-def write(machine: Machine, out: Writer, machine_type: str) -> None:
-    """Write <os>; `machine_type` is the versioned name that libvirt froze, or empty."""
+
+def write(machine: Machine, out: Writer, machine_type: str, ssh_key: str = "") -> None:
+    """Write <os>; `machine_type` is the versioned name that libvirt froze, or empty.
+
+    `ssh_key` is the public key that lets vmctl in, in base64.
+    """
     uefi = machine.firmware is not Firmware.BIOS
     block = out.add(
         out.root,
@@ -32,7 +38,7 @@ def write(machine: Machine, out: Writer, machine_type: str) -> None:
         why = f"image {machine.image.name}: started without a boot loader"
         out.add(block, "kernel", text=machine.image.kernel, why=why)
         out.add(block, "initrd", text=machine.image.initrd, why=why)
-        out.add(block, "cmdline", text=kernel_arguments(machine), why=why)
+        out.add(block, "cmdline", text=kernel_arguments(machine, ssh_key), why=why)
 
 
 def _write_features(machine: Machine, out: Writer, block: ET.Element) -> None:
@@ -48,19 +54,35 @@ def _write_features(machine: Machine, out: Writer, block: ET.Element) -> None:
     out.add(firmware, "feature", enabled=secure, name="secure-boot")
 
 
-def kernel_arguments(machine: Machine) -> str:
-    """Return the kernel command line: the image's own and the machine's name."""
+def kernel_arguments(machine: Machine, ssh_key: str = "") -> str:
+    """Return the kernel command line: the image's own, and what a guest without cloud-init needs.
+
+    Those are its name, and the key that lets vmctl in, in base64.
+    """
     assert machine.image is not None
-    return f"{machine.image.cmdline} vmctl.hostname={machine.name}".strip()
+    words = [machine.image.cmdline]
+    if not machine.seed:
+        words.append(f"{_HOSTNAME}{machine.hostname}")
+        words += [f"{_KEY}{ssh_key}"] if ssh_key else []
+    return " ".join(word for word in words if word)
 
 
-def read_image(
-    root: ET.Element, declared: Image | None, disks: tuple[Disk, ...], name: str
-) -> Image | None:
+def read_ssh_key(root: ET.Element) -> str:
+    """Return the public key on the kernel command line, in base64, or nothing."""
+    words = (root.findtext("os/cmdline") or "").split()
+    return next((word.removeprefix(_KEY) for word in words if word.startswith(_KEY)), "")
+
+
+def _image_arguments(cmdline: str) -> str:
+    """Return what of a kernel command line is the image's own."""
+    own = (word for word in cmdline.split() if not word.startswith((_HOSTNAME, _KEY)))
+    return " ".join(own)
+
+
+def read_image(root: ET.Element, declared: Image | None, disks: tuple[Disk, ...]) -> Image | None:
     """Return the image with the paths that the domain really uses."""
     if declared is None:
         return None
-    cmdline = root.findtext("os/cmdline") or ""
     return Image(
         name=declared.name,
         digest=declared.digest,
@@ -68,7 +90,7 @@ def read_image(
         disk_format=disks[0].base_format if disks else DiskFormat.QCOW2,
         kernel=root.findtext("os/kernel") or "",
         initrd=root.findtext("os/initrd") or "",
-        cmdline=cmdline.removesuffix(f"vmctl.hostname={name}").strip(),
+        cmdline=_image_arguments(root.findtext("os/cmdline") or ""),
     )
 
 

@@ -50,7 +50,7 @@ def ports(machine: Machine) -> int:
     if machine.virtio:
         balloon_rng_serial = 3
         count += len(machine.disks) + balloon_rng_serial
-        count += bool(machine.cdroms) + machine.vsock
+        count += bool(machine.cdroms) + bool(machine.seed) + machine.vsock + len(machine.mounts)
     if machine.display is not Display.NONE:
         count += 2
     return count + SPARE_PORTS

@@ -12,6 +12,7 @@ from vmctl.machine.xml.metadata import Metadata
 
 IDE_UNITS = 4
 _SERIAL_LENGTH = 20
+_SEED = "ua-seed"
 _OWNER_UNCHANGED = "vmctl: many machines share this file; libvirt must not change its owner"
 
 
@@ -67,6 +68,39 @@ def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
         out.add(element, "readonly")
         _write_boot(machine, "cdrom", out, element, nth=index)
         out.add(element, "alias", name=f"ua-cdrom{index}")
+
+    if machine.seed:
+        _write_seed(machine, out, devices)
+
+
+def _write_seed(machine: Machine, out: Writer, devices: ET.Element) -> None:
+    """Write the disk that cloud-init looks for by its label.
+
+    With virtio it is a read-only disk: every guest that has the root disk's driver reads it.
+    """
+    bus = _disk_bus(machine)
+    others = len(machine.disks) + (0 if machine.virtio else len(machine.cdroms))
+    element = out.add(
+        devices,
+        "disk",
+        type_="file",
+        device="disk" if machine.virtio else "cdrom",
+        why=f"vmctl: what cloud-init reads at the first boot; {bus.why}",
+    )
+    out.add(element, "driver", name="qemu", type_="raw")
+    out.add(element, "source", file=machine.seed)
+    out.add(element, "target", dev=_target(bus, others), bus=bus.name)
+    out.add(element, "readonly")
+    out.add(element, "alias", name=_SEED)
+
+
+def read_seed(root: ET.Element) -> str:
+    """Return the file of the seed, or nothing."""
+    for element in root.iterfind("devices/disk"):
+        alias, source = element.find("alias"), element.find("source")
+        if alias is not None and alias.get("name") == _SEED and source is not None:
+            return source.get("file", "")
+    return ""
 
 
 def _write_disk(
@@ -131,7 +165,7 @@ def read(root: ET.Element, own: Metadata | None) -> tuple[tuple[Disk, ...], tupl
     cdroms: list[str] = []
     for element in root.iterfind("devices/disk"):
         if own is not None and not _ours(element):
-            continue
+            continue  # of other hands, or the seed
         source = element.find("source")
         file = source.get("file", "") if source is not None else ""
         if element.get("device") == "cdrom":

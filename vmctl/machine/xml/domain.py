@@ -19,6 +19,7 @@ from vmctl.machine.xml import (
     display,
     entropy,
     features,
+    filesystem,
     interface,
     metadata,
     ownership,
@@ -32,12 +33,18 @@ from vmctl.machine.xml.element import Writer
 
 
 def write(
-    machine: Machine, *, uuid: str = "", machine_type: str = "", vnc_password: str = ""
+    machine: Machine,
+    *,
+    uuid: str = "",
+    machine_type: str = "",
+    vnc_password: str = "",
+    ssh_key: str = "",
 ) -> Writer:
     """Return the domain of a machine.
 
     `uuid` and `machine_type` are those of the existing domain: libvirt froze them at the first
-    define, and a machine keeps its hardware when QEMU is upgraded.
+    define, and a machine keeps its hardware when QEMU is upgraded. `ssh_key` is the public key for
+    a guest without cloud-init, in base64.
     """
     out = Writer("domain", type=machine.accel.domain_type)
     out.reasons[out.root] = f"mode {machine.mode}: {machine.accel}"
@@ -48,7 +55,8 @@ def write(
         out.root.remove(out.root[-1])
     metadata.write(machine, out)
     capacity.write(machine, out)
-    boot.write(machine, out, machine_type)
+    filesystem.write_memory(machine, out)
+    boot.write(machine, out, machine_type, ssh_key)
     features.write(machine, out)
     cpu.write(machine, out)
     clock.write(machine, out)
@@ -57,6 +65,7 @@ def write(
     out.add(devices, "emulator", text=machine.emulator)
     disk.write(machine, out, devices)
     controller.write(machine, out, devices)
+    filesystem.write(machine, out, devices)
     interface.write(machine, out, devices)
     console.write(machine, out, devices)
     tpm.write(machine, out, devices)
@@ -98,7 +107,7 @@ def read(text: str, *, autostart: bool = False) -> ReadBack:
     own = metadata.read(root)
     machine = _machine(root, own, autostart=autostart)
     _, machine_type = boot.read_machine_type(root)
-    expected = write(machine, machine_type=machine_type)
+    expected = write(machine, machine_type=machine_type, ssh_key=boot.read_ssh_key(root))
     missing, unknown = structure.compare(expected.root, root)
     return ReadBack(
         machine=machine,
@@ -117,6 +126,7 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
     memory, memory_max, cpus, cpus_max = capacity.read(root)
     chipset, _ = boot.read_machine_type(root)
     disks, cdroms = disk.read(root, own)
+    given = own.guest if own is not None else {}
     return Machine(
         name=name,
         project=own.project if own else "",
@@ -134,12 +144,20 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
         firmware=boot.read_firmware(root),
         tpm=tpm.read(root),
         nvram=root.findtext("os/nvram") or "",
-        image=boot.read_image(root, own.image if own else None, disks, name),
+        image=boot.read_image(root, own.image if own else None, disks),
         disks=disks,
         cdroms=cdroms,
         boot_order=disk.read_boot_order(root, disks),
         nics=interface.read(root, own),
         forwards=own.forwards if own else (),
+        mounts=filesystem.read(root, own),
+        seed=disk.read_seed(root),
+        hostname=given.get("hostname", ""),
+        user=given.get("user", ""),
+        ssh_keys=given.get("ssh_keys", ""),
+        cloud_init=given.get("cloud_init", ""),
+        user_data=given.get("user_data", ""),
+        provision=given.get("provision", ""),
         display=display.read(root),
         autostart=autostart,
         needs=own.needs if own else (),

@@ -88,6 +88,8 @@ def _read_nic(element: ET.Element, own: Metadata | None) -> Nic:
         network=attribute("source", "network"),
         bridge=attribute("source", "bridge") if kind is NicKind.BRIDGE else "",
         address=declared.get("address", "") if declared is not None else "",
+        gateway=declared.get("gateway", "") if declared is not None else "",
+        dns=tuple(declared.get("dns", "").split()) if declared is not None else (),
         vhost=attribute("driver", "name") == "vhost",
         queues=int(attribute("driver", "queues") or 1),
     )

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from vmctl.machine.model import Forward, Image, Machine, Ready
 from vmctl.machine.xml.element import METADATA, Writer, yes_no
 
+GUEST = ("hostname", "user", "ssh_keys", "cloud_init", "user_data", "provision")
+"""Fields of a machine that say what its guest was given."""
+
 _MACHINE = f"{{{METADATA}}}machine"
 
 
@@ -33,7 +36,15 @@ def write(machine: Machine, out: Writer) -> None:
     for disk in machine.disks:
         out.add(own, _tag("disk"), name=disk.name, size=str(disk.size), keep=yes_no(disk.keep))
     for nic in machine.nics:
-        out.add(own, _tag("nic"), mac=nic.mac, kind=nic.kind.value, address=nic.address)
+        out.add(
+            own,
+            _tag("nic"),
+            mac=nic.mac,
+            kind=nic.kind.value,
+            address=nic.address,
+            gateway=nic.gateway,
+            dns=" ".join(nic.dns),
+        )
     for forward in machine.forwards:
         out.add(
             own,
@@ -43,8 +54,11 @@ def write(machine: Machine, out: Writer) -> None:
             host_address=forward.host_address,
             protocol=forward.protocol,
         )
+    for mount in machine.mounts:
+        out.add(own, _tag("mount"), tag=mount.tag, guest=mount.guest)
     for need in machine.needs:
         out.add(own, _tag("need"), name=need)
+    _write_guest(machine, out, own)
     ready = machine.ready
     out.add(
         own,
@@ -53,6 +67,15 @@ def write(machine: Machine, out: Writer) -> None:
         pattern=ready.pattern,
         timeout=f"{ready.timeout:g}",
     )
+
+
+def _write_guest(machine: Machine, out: Writer, own: ET.Element) -> None:
+    """Say what the guest was given at its first boot: digests, never contents."""
+    given = {name: str(getattr(machine, name)) for name in GUEST}
+    if machine.hostname == machine.name:
+        del given["hostname"]
+    if any(given.values()):
+        out.add(own, _tag("guest"), text="", why="", **given)
 
 
 class Metadata:
@@ -98,6 +121,19 @@ class Metadata:
             )
             for element in self._all("forward")
         )
+
+    @property
+    def mounts(self) -> dict[str, str]:
+        """Where in the guest each mount is, by its tag."""
+        return {element.get("tag", ""): element.get("guest", "") for element in self._all("mount")}
+
+    @property
+    def guest(self) -> dict[str, str]:
+        """What the guest was given, by field of the machine."""
+        given = {"hostname": self.name}
+        for element in self._all("guest"):
+            given |= {name: element.get(name, given.get(name, "")) for name in GUEST}
+        return given
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ _ADDED_ELEMENTS = frozenset(
         "domain/devices/controller/target",
         "domain/devices/controller/model",
         "domain/devices/serial/target/model",
+        "domain/devices/filesystem/binary",
         "domain/devices/tpm/backend/profile",
         "domain/devices/watchdog[itco]",
     }
