@@ -11,7 +11,7 @@ from vmctl.spec import cloud_config, nodes
 @pytest.mark.parametrize(
     "text",
     [
-        *("yes", "No", "on", "OFF", "true", "False", "y", "n", "truely"),
+        *("yes", "No", "on", "OFF", "true", "False", "y", "n", "truest"),
         *("0644", "644", "-7", "0", "0x1F", "1.5", "12.", "08", "1_000", ".5", "1e3"),
         *("~", "null", "nulls", "text", "a b", "v1.2.3", "+5"),
     ],

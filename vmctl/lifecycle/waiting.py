@@ -26,7 +26,6 @@ _NO_WAY = (
 """What `access` raises for a machine that ssh cannot reach, or not now."""
 
 
-
 def until_ready(
     site: Site,
     machine: Machine,
