@@ -31,7 +31,7 @@ libvirt: ## the tests on libvirt's own test driver
 	$(PYTEST) tests/libvirt
 
 vm: ## the tests that boot guests
-	$(PYTEST) -m "vm and not long"
+	$(PYTEST) -m "vm and not long and not soak"
 
 test: ## everything, the long tests too
 	./check --all

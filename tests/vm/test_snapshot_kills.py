@@ -17,7 +17,7 @@ from tests.vm.test_snapshots import DISK, VIRTIO, Guest, boot, check
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3000)]
 
-SOME = [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.long)]
+SOME = [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.soak)]
 
 
 @pytest.fixture(scope="module")

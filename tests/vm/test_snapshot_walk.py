@@ -110,7 +110,7 @@ class Walk(stateful.RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(40, id="short"), pytest.param(200, id="long", marks=pytest.mark.long)]
+    "count", [pytest.param(40, id="short"), pytest.param(200, id="soak", marks=pytest.mark.soak)]
 )
 def test_walk(guest: Guest, count: int) -> None:
     settings = hypothesis.settings(
