@@ -316,3 +316,11 @@ def test_render_has_no_side_effect(site: Site, tmp_path: pathlib.Path) -> None:
     assert "<!-- spec name -->" in explained
     machine = json.loads(site.run("render", "--json", path).out)[0]
     assert machine["mode"] == "full"
+
+
+def test_what_is_set_on_the_command_line_is_what_is_shown(site: Site) -> None:
+    path, _name = site.spec("accel: tcg\ndevices: virtio\n")
+    other = site.name()
+    result = site.run("up", path, "--no-wait", "--set", f"name={other}")
+    assert f"vmctl console {other}" in result.out
+    site.run("down", "-y", other)

@@ -97,7 +97,7 @@ def up(  # noqa: PLR0913
     if remove_orphans:
         _ask_to_remove(upping.planned(request).orphans, yes=yes)
     _follow(upping.run(request), context)
-    _show_result(context, request.path, as_json=as_json)
+    _show_result(context, request.path, sets, as_json=as_json)
 
 
 def _which_steps(every: bool, none: bool, *, waits: bool) -> Provision:
@@ -144,7 +144,9 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     table.show(("machine", "mode", "state", "to do", "notes"), rows, state="state")
 
 
-def _show_result(context: contexts.Context, path: pathlib.Path, *, as_json: bool) -> None:
+def _show_result(
+    context: contexts.Context, path: pathlib.Path, sets: tuple[str, ...], *, as_json: bool
+) -> None:
     """Say how to get in."""
     from vmctl.hypervisor import connection as connections
     from vmctl.lifecycle import listing, targets
@@ -153,7 +155,8 @@ def _show_result(context: contexts.Context, path: pathlib.Path, *, as_json: bool
 
     layout = Layout.default()
     with connections.opened(context.uri, layout) as connection:
-        found = [listing.details(connection, layout, name) for name in targets.in_spec(path)]
+        names = targets.in_spec(path, sets)
+        found = [listing.details(connection, layout, name) for name in names]
     if as_json:
         json_out.emit([details.as_dict() for details in found])
     elif not context.quiet:

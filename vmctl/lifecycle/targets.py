@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vmctl import errors
 from vmctl.store import records
@@ -55,7 +55,7 @@ def names(words: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def in_spec(path: pathlib.Path) -> list[str]:
+def in_spec(path: pathlib.Path, sets: Sequence[str] = ()) -> list[str]:
     """Return the names of a spec's machines.
 
     Raises ConflictError where the store has such a name for another project: `down SPEC` must not
@@ -64,7 +64,7 @@ def in_spec(path: pathlib.Path) -> list[str]:
     # Dear to import, and most commands are given names.
     from vmctl.spec import load
 
-    document = load.load(path, allow_outside=True)
+    document = load.load(path, sets, allow_outside=True)
     layout = Layout.default()
     for spec in document.machines:
         record = records.read(layout.machine(spec.name))
