@@ -17,6 +17,7 @@ from vmctl import errors
 from vmctl.deadline import Deadline
 
 _KEPT_OUTPUT = 4096
+_SHOWN_COMMAND = 400
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def run(
                 os.killpg(child.pid, signal.SIGKILL)
             if isinstance(problem, subprocess.TimeoutExpired):
                 raise errors.WaitTimeoutError(
-                    f"'{shlex.join(command)}' did not end within {deadline.seconds:.0f} s."
+                    f"'{_shown(command)}' did not end within {deadline.seconds:.0f} s."
                 ) from None
             raise
     done = Completed(tuple(command), child.returncode, stdout, stderr)
@@ -168,10 +169,16 @@ def _found(argv: Sequence[str | os.PathLike[str]]) -> list[str]:
     return [program, *command[1:]]
 
 
+def _shown(command: Sequence[str]) -> str:
+    """Return a command as people can read it: the beginning tells what it was."""
+    text = shlex.join(command)
+    return text if len(text) <= _SHOWN_COMMAND else f"{text[:_SHOWN_COMMAND]}…"
+
+
 def failure(done: Completed) -> errors.ProgramError:
     """Return the error that says how a program ended."""
     if done.status < 0:
         how = f"was killed by {signal.Signals(-done.status).name}"
     else:
         how = f"failed with status {done.status}"
-    return errors.ProgramError(f"'{shlex.join(done.argv)}' {how}.", details=done.complaint)
+    return errors.ProgramError(f"'{_shown(done.argv)}' {how}.", details=done.complaint)

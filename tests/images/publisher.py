@@ -43,6 +43,26 @@ class Seen:
     status: int = 0
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Wraps each connection by itself: an SSLSocket that accepts loses those that end at once."""
+
+    daemon_threads = True
+    context: ssl.SSLContext | None = None
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        if self.context is None:
+            return connection, address
+        try:
+            wrapped = self.context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        except OSError:
+            connection.close()
+            raise
+        return wrapped, address
+
+
 class Publisher:
     """The server; `requests` are all that came, in order."""
 
@@ -54,15 +74,12 @@ class Publisher:
         class Bound(Handler):
             owner = publisher
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), Bound)
         self.scheme = "http"
         if authority is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
+            self._server.context = context
             self.scheme = "https"
         self.port = self._server.server_address[1]
 
