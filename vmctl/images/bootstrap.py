@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
@@ -57,16 +58,26 @@ def for_system(names: Sequence[str]) -> packages.Choice:
     return choose
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Shell commands that run with the directory as their first argument.
+
+    `before` runs when there is nothing yet but the directory, `after` when all is installed.
+    """
+
+    before: str
+    after: str
+
+
 def install(
     wanted: Sequence[Package],
     target: pathlib.Path,
     suite: str,
-    hooks: Iterable[str],
+    hooks: Hooks,
     deadline: Deadline,
 ) -> None:
     """Install `wanted`, all of them in the cache, into the new directory `target`.
 
-    `hooks` are shell commands that run at the end, with the directory as their first argument.
     Raises HostError, ProgramError with the end of mmdebstrap's report, WaitTimeoutError.
     """
     repository = _repository(wanted, target.with_name("repository"))
@@ -78,7 +89,8 @@ def install(
         # The user _apt could not enter the private directory that all of this lies in.
         '--aptopt=APT::Sandbox::User "root"',
         *(f"--dpkgopt={option}" for option in _TRANSLATIONS),
-        *(f"--customize-hook={hook}" for hook in hooks),
+        f"--setup-hook={hooks.before}",
+        f"--customize-hook={hooks.after}",
         suite,
         target,
         f"deb [trusted=yes] copy://{repository} ./",

@@ -123,8 +123,8 @@ def _require_space(directory: pathlib.Path) -> None:
 def _assemble(job: Job, wanted: Sequence[packages.Package], tree: pathlib.Path) -> Product:
     directory = tree.parent
     job.progress("Installing packages", 0, 0)
-    hook = _finish(job.name, directory)
-    bootstrap.install(wanted, tree, SUITE, [hook], job.deadline)
+    hooks = _hooks(job.name, directory)
+    bootstrap.install(wanted, tree, SUITE, hooks, job.deadline)
     release = _release(tree)
     job.progress("Making the disk", 0, 0)
     bzimage = (tree / f"boot/vmlinuz-{release}").read_bytes()
@@ -152,8 +152,8 @@ def _assemble(job: Job, wanted: Sequence[packages.Package], tree: pathlib.Path) 
     )
 
 
-def _finish(name: str, directory: pathlib.Path) -> str:
-    """Lay the project's own part of the image out and return the command that puts it in."""
+def _hooks(name: str, directory: pathlib.Path) -> bootstrap.Hooks:
+    """Lay the project's own part of the image out and return the commands that put it in."""
     own = _made(directory / "own")
     for path, content in recipes.files(name):
         place = own / path
@@ -162,9 +162,12 @@ def _finish(name: str, directory: pathlib.Path) -> str:
         place.chmod(0o755 if content.startswith(b"#!") else 0o644)
     for place in own.rglob("*/"):
         place.chmod(0o755)
-    words = [own / "finish", own / "root", ROOT, *grub.BIOS_MODULES]
-    quoted = [shlex.quote(str(word)) for word in words]
-    return " ".join([quoted[0], '"$1"', *quoted[1:]])
+    last = " ".join(shlex.quote(str(word)) for word in (own / "root", ROOT, *grub.BIOS_MODULES))
+    return bootstrap.Hooks(
+        # What packages look at while they are being installed.
+        before=f'cp -r --no-preserve=ownership -T {shlex.quote(str(own / "early"))} "$1"',
+        after=f'{shlex.quote(str(own / "finish"))} "$1" {last}',
+    )
 
 
 def _release(tree: pathlib.Path) -> str:
