@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import struct
@@ -30,6 +31,8 @@ def machine(site: Site) -> str:
 def read_until(descriptor: int, wanted: bytes) -> bytes:
     text, end = b"", time.monotonic() + PATIENCE
     while wanted not in text and time.monotonic() < end:
+        if not select.select([descriptor], [], [], 1.0)[0]:
+            continue
         try:
             text += os.read(descriptor, 1024)
         except OSError:

@@ -60,7 +60,8 @@ def _raw(descriptor: int) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor)
+    # Not TCSAFLUSH, the default: what was typed already belongs to the guest.
+    tty.setraw(descriptor, termios.TCSADRAIN)
     try:
         yield
     finally:
