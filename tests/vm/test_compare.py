@@ -25,7 +25,7 @@ from vmctl.lab import domain as lab_domain
 from vmctl.lab.page import page
 from vmctl.lab.results import State
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.long, pytest.mark.vm]
 
 MODES = ["full", "tcg-virtio", "container", "host"]
 QUICK = ("compare", "--quick", "-y")

@@ -22,7 +22,7 @@ from vmctl.images import build, seed
 from vmctl.machine.model import Image
 from vmctl.store.layout import Layout
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.long, pytest.mark.vm]
 
 PATIENCE = 400.0
 """Seconds for a boot under TCG on a busy machine; only a guard."""
