@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis
+
+# Tests look at no clock: on a busy machine every bound is too short.
+hypothesis.settings.register_profile("vmctl", deadline=None)
+hypothesis.settings.load_profile("vmctl")
+
 pytest_plugins = (
     "tests.plugins.artifacts",
     "tests.plugins.daemon",

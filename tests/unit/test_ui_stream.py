@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +16,10 @@ def through_terminal(write: Callable[[Writer], None], *, raw: bool = False) -> b
     main, side = pty.openpty()
     with os.fdopen(side, "w") as stream:
         write(Writer(stream, raw=raw))
-        got = os.read(main, 4096)
+        got = b""
+        # The kernel may hand it over in pieces.
+        while select.select([main], [], [], 0.2)[0]:
+            got += os.read(main, 4096)
     os.close(main)
     # The terminal's own line ends.
     return got.replace(b"\r\n", b"\n")
