@@ -15,7 +15,7 @@ from tests.vm.conftest import PATIENCE, Site
 from tests.vm.test_kills import killed, points
 from tests.vm.test_snapshots import DISK, VIRTIO, Guest, boot, check
 
-pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(1500)]
 
 SOME = [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.soak)]
 

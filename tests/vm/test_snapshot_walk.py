@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.vm.conftest import Site
 from tests.vm.test_snapshots import Guest, boot, check
 
-pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(1500)]
 
 NAMES = st.sampled_from(["a", "b", "c"])
 _PIDS = pathlib.Path("/run/libvirt/qemu")
