@@ -226,7 +226,8 @@ def test_files_are_the_users_and_private(user: User, machine: str) -> None:
     for path in place.iterdir():
         found = path.stat()
         assert (path.name, found.st_uid) == (path.name, NOBODY)
-        assert (path.name, oct(stat.S_IMODE(found.st_mode))) == (path.name, "0o600")
+        mode = "0o644" if path.suffix == ".pub" else "0o600"
+        assert (path.name, oct(stat.S_IMODE(found.st_mode))) == (path.name, mode)
     for path in (user.store, *user.store.iterdir()):
         assert not path.stat().st_mode & 0o022, path
 
