@@ -46,10 +46,11 @@ def arm(when: int, moment: str) -> None:
             mine = next(numbers) == when
             if mine and moment == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = call(*arguments, **keywords)
-            if mine:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return call(*arguments, **keywords)
+            finally:  # a call that fails, as rmdir of a full directory, counts as well
+                if mine:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return wrapper
 
