@@ -1,169 +1,32 @@
-"""Networks with real traffic: forwarded ports, vmctl's own networks, and machines that need others.
+"""vmctl's own networks with real traffic, and machines that need others.
 
 The tiny guest answers on port 22 with dropbear's greeting, which is how it is known to be reached.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import ipaddress
 import os
-import pathlib
-import socket
-import subprocess
-import threading
-import time
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import libvirt
 import pytest
 
-from tests.vm.conftest import PATIENCE, Site, definitions
+from tests.vm.conftest import Site
+from tests.vm.reaching import (
+    AT_ONCE,
+    GREETING,
+    down,
+    find_network,
+    greeter,
+    greeting,
+    heard,
+    require_absent,
+    subnet_of,
+    subnets_elsewhere,
+)
 
 pytestmark = pytest.mark.vm
-
-GREETING = b"SSH-2.0-dropbear"
-SLIRP_HOST = "10.0.2.2"
-"""The host as a guest on user networking sees it."""
-VIRTIO = "accel: tcg\ndevices: virtio\n"
-AT_ONCE = VIRTIO + "ready: {when: running}\n"
-"""A machine whose guest does not matter."""
-
-
-# --- reaching and being reached ---------------------------------------------------------------
-
-
-def greeting(address: str, port: int, seconds: float = PATIENCE) -> bytes:
-    """Return what the guest's ssh server says first; it may still be starting."""
-    end = time.monotonic() + seconds
-    while True:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection((address, port), timeout=5) as client,
-        ):
-            said = client.recv(len(GREETING))
-            if said:
-                return said
-        if time.monotonic() > end:
-            return b""
-        time.sleep(0.1)
-
-
-def refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
-
-
-@contextlib.contextmanager
-def taken_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> Iterator[int]:
-    """Hold a port as another program would."""
-    with socket.socket(socket.AF_INET, kind) as holder:
-        holder.bind(("127.0.0.1", 0))
-        if kind == socket.SOCK_STREAM:
-            holder.listen()
-        yield int(holder.getsockname()[1])
-
-
-@contextlib.contextmanager
-def greeter(address: str, text: str) -> Iterator[int]:
-    """Say `text` to everyone who connects to an address of the host; yields the port."""
-    with socket.create_server((address, 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = server.accept()
-                    with client:
-                        client.sendall(f"{text}\n".encode())
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield int(server.getsockname()[1])
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(PATIENCE)
-
-
-def listening(port: int, protocol: str = "tcp") -> list[str]:
-    """Return the addresses of this host on which somebody listens at a port."""
-    found = []
-    for version in ("", "6"):
-        path = pathlib.Path(f"/proc/net/{protocol}{version}")
-        for line in path.read_text().splitlines()[1:] if path.exists() else ():
-            _, local, _, state, *_ = line.split()
-            address, _, number = local.partition(":")
-            # 0A is a listening TCP socket, 07 an unconnected UDP one.
-            if int(number, 16) == port and state in ("0A", "07"):
-                found.append(address if version else _dotted(address))
-    return found
-
-
-def _dotted(address: str) -> str:
-    return str(ipaddress.IPv4Address(bytes.fromhex(address)[::-1]))
-
-
-def heard(site: Site, name: str, address: str, port: int) -> str:
-    """Return the first line that the guest hears from a TCP server."""
-    return site.console(name, f"nc -w 10 {address} {port} < /dev/null | head -n 1 | tr -d '\\r'")
-
-
-def down(site: Site, *names: str) -> None:
-    site.run("down", "-y", *names)
-
-
-# --- networks of vmctl's own ------------------------------------------------------------------
-
-
-def find_network(connection: libvirt.virConnect, name: str) -> libvirt.virNetwork | None:
-    return next((net for net in connection.listAllNetworks() if net.name() == name), None)
-
-
-def subnet_of(network: libvirt.virNetwork) -> ipaddress.IPv4Network:
-    ip = ET.fromstring(network.XMLDesc()).find("ip")
-    assert ip is not None
-    size = ip.get("prefix") or ip.get("netmask")
-    return ipaddress.IPv4Interface(f"{ip.get('address')}/{size}").network
-
-
-def subnets_elsewhere(connection: libvirt.virConnect, besides: str) -> list[ipaddress.IPv4Network]:
-    """Return the subnets of the host's routes and of libvirt's other networks."""
-    table = subprocess.run(
-        ["ip", "-4", "route", "show"], capture_output=True, text=True, check=True
-    ).stdout
-    own = ET.fromstring(connection.networkLookupByName(besides).XMLDesc()).find("bridge")
-    assert own is not None
-    found = [
-        ipaddress.ip_network(line.split()[0])
-        for line in table.splitlines()
-        if line[0].isdigit() and f" dev {own.get('name')} " not in f"{line} "
-    ]
-    found += [
-        subnet_of(network)
-        for network in connection.listAllNetworks()
-        if network.name() != besides and "<ip " in network.XMLDesc()
-    ]
-    return [network for network in found if isinstance(network, ipaddress.IPv4Network)]
-
-
-def require_absent(connection: libvirt.virConnect, name: str) -> None:
-    """Skip where somebody else has machines on this network; tests must have left none."""
-    mine = f"-{os.getpid()}-"
-    if any(
-        f"network='{name}'" in xml and mine not in domain
-        for domain, xml in definitions(connection).items()
-    ):
-        pytest.skip("other machines of this host are on vmctl's networks")
-    assert find_network(connection, name) is None
 
 
 @pytest.mark.parametrize("kind", ["nat", "isolated"])
@@ -233,153 +96,6 @@ def test_down_of_several_at_once_leaves_no_network(
     site.run("up", str(path))
     down(site, str(path))
     assert find_network(guest_uri, "vmctl-isolated") is None
-
-
-# --- user networking --------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class Forwarded:
-    """A machine whose second card is on user networking, with forwarded ports."""
-
-    name: str
-    path: pathlib.Path
-    tcp: int
-    udp: int
-
-    def write(self, *more: str) -> None:
-        forwards = [
-            f"{{host: {self.tcp}, guest: 22}}",
-            f"{{host: {self.udp}, guest: 5000, protocol: udp}}",
-            *more,
-        ]
-        self.path.write_text(
-            f"name: {self.name}\nproject: {self.name}\nimage: tiny\nmemory: 128MiB\n{VIRTIO}"
-            "networks: [{kind: isolated}, {kind: user}]\n"
-            f"forwards: [{', '.join(forwards)}]\n"
-        )
-
-
-@pytest.fixture(scope="module")
-def forwarded(site: Site) -> Iterator[Forwarded]:
-    name = site.name("fwd")
-    machine = Forwarded(
-        name, site.specs / f"{name}.yaml", free_port(), free_port(socket.SOCK_DGRAM)
-    )
-    machine.write()
-    site.run("up", str(machine.path))
-    yield machine
-    down(site, name)
-
-
-def test_forwarded_port_leads_to_the_guest(site: Site, forwarded: Forwarded) -> None:
-    assert greeting("127.0.0.1", forwarded.tcp) == GREETING
-    assert f"127.0.0.1:{forwarded.tcp} -> 22/tcp" in site.status(forwarded.name)["forwards"]
-
-
-def test_forwarded_ports_are_open_on_loopback_alone(forwarded: Forwarded) -> None:
-    assert listening(forwarded.tcp) == ["127.0.0.1"]
-    assert listening(forwarded.udp, "udp") == ["127.0.0.1"]
-
-
-def test_udp_reaches_the_guest(site: Site, forwarded: Forwarded) -> None:
-    """Nothing listens there, so that the guest's kernel counts what arrived (NoPorts)."""
-
-    def count() -> int:
-        return int(site.console(forwarded.name, "grep ^Udp: /proc/net/snmp | tail -1").split()[2])
-
-    before = count()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        for _ in range(3):
-            client.sendto(b"hello", ("127.0.0.1", forwarded.udp))
-    end = time.monotonic() + PATIENCE
-    while (after := count()) == before and time.monotonic() < end:
-        pass
-    assert before < after <= before + 3
-
-
-def test_guest_reaches_a_server_of_the_host(site: Site, forwarded: Forwarded) -> None:
-    with greeter("127.0.0.1", "from the host") as port:
-        assert heard(site, forwarded.name, SLIRP_HOST, port) == "from the host"
-
-
-def test_up_changes_forwards_of_a_running_guest(
-    site: Site, forwarded: Forwarded, guest_uri: libvirt.virConnect
-) -> None:
-    run = guest_uri.lookupByName(forwarded.name).ID()
-    more = free_port()
-    forwarded.write(f"{{host: {more}, guest: 22}}")
-    site.run("up", str(forwarded.path))
-    assert greeting("127.0.0.1", more) == GREETING
-    assert greeting("127.0.0.1", forwarded.tcp) == GREETING
-    forwarded.write()
-    site.run("up", str(forwarded.path))
-    assert refused(more)
-    assert greeting("127.0.0.1", forwarded.tcp) == GREETING
-    assert guest_uri.lookupByName(forwarded.name).ID() == run
-    assert site.status(forwarded.name)["drift"] == []
-
-
-def test_adding_a_taken_port_to_a_running_guest_is_refused(
-    site: Site, forwarded: Forwarded
-) -> None:
-    with taken_port() as port:
-        forwarded.write(f"{{host: {port}, guest: 22}}")
-        result = site.run("up", str(forwarded.path), status=4)
-        assert str(port) in result.err
-        assert greeting("127.0.0.1", forwarded.tcp) == GREETING
-    site.run("up", str(forwarded.path))
-    assert greeting("127.0.0.1", port) == GREETING
-    forwarded.write()
-    site.run("up", str(forwarded.path))
-    assert refused(port)
-
-
-def test_restart_forwards_again(site: Site, forwarded: Forwarded) -> None:
-    site.run("restart", "--force", forwarded.name)
-    assert greeting("127.0.0.1", forwarded.tcp) == GREETING
-    assert listening(forwarded.udp, "udp") == ["127.0.0.1"]
-
-
-def test_up_forwards_again_what_others_started(
-    site: Site, forwarded: Forwarded, guest_uri: libvirt.virConnect
-) -> None:
-    domain = guest_uri.lookupByName(forwarded.name)
-    domain.destroy()
-    domain.create()
-    assert site.status(forwarded.name)["forwards"] == []
-    site.run("up", str(forwarded.path))
-    assert greeting("127.0.0.1", forwarded.tcp) == GREETING
-    assert len(site.status(forwarded.name)["forwards"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("protocol", "kind"), [("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)]
-)
-def test_taken_port_is_refused_before_anything_exists(
-    site: Site, guest_uri: libvirt.virConnect, protocol: str, kind: socket.SocketKind
-) -> None:
-    with taken_port(kind) as port:
-        path, name = site.spec(
-            f"{AT_ONCE}forwards: [{{host: {port}, guest: 22, protocol: {protocol}}}]\n"
-        )
-        result = site.run("up", path, status=4)
-        assert f"port {port} of 127.0.0.1 ({protocol})" in " ".join(result.err.split())
-        assert f"sport = :{port}" in result.err
-        assert not (site.home / "machines" / name).exists()
-        assert name not in [domain.name() for domain in guest_uri.listAllDomains()]
-    site.run("up", path)
-    site.run("stop", "--force", name)
-    with socket.socket(socket.AF_INET, kind) as holder:
-        holder.bind(("127.0.0.1", port))
-        if protocol == "tcp":
-            holder.listen()
-        assert str(port) in site.run("start", name, status=4).err
-        assert site.status(name)["state"] == "stopped"
-    down(site, name)
-
-
-# --- machines on one network ------------------------------------------------------------------
 
 
 @dataclasses.dataclass
