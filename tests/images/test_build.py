@@ -20,7 +20,7 @@ import pytest
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import build, cache, catalog
+from vmctl.images import build, cache, catalog, shelf
 from vmctl.machine.model import Image
 from vmctl.store.layout import Layout
 
@@ -54,7 +54,7 @@ def test_what_is_in_the_store(built: tuple[Layout, Image]) -> None:
     assert facts["digest"] == image.digest
     assert any(name.startswith("linux-image-") for name in facts["packages"])
     assert not any("cloud" in name for name in facts["packages"])
-    assert build.damage(layout, image.digest) == []
+    assert shelf.damage(layout, image.digest) == []
 
 
 def test_image_knows_nothing_of_the_host(built: tuple[Layout, Image]) -> None:
@@ -95,9 +95,9 @@ def test_damage_is_seen_and_mended(built: tuple[Layout, Image], tmp_path: pathli
     image = catalog.find(layout, "tiny")
     with open(image.initrd, "r+b") as stream:
         stream.write(b"damaged")
-    assert build.damage(layout, image.digest) == ["initrd"]
+    assert shelf.damage(layout, image.digest) == ["initrd"]
     build.renew(layout, "tiny", Deadline.after(600), lambda *_: None, force=True)
-    assert build.damage(layout, image.digest) == []
+    assert shelf.damage(layout, image.digest) == []
 
 
 def test_of_two_at_once_one_builds(tmp_path: pathlib.Path) -> None:
@@ -127,7 +127,7 @@ def test_killed_at_any_moment_the_next_build_is_fine(
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         found = catalog.find(layout, "tiny")
-        assert not found.present or build.damage(layout, found.digest) == []
+        assert not found.present or shelf.damage(layout, found.digest) == []
     assert ensure(layout).digest == built[1].digest
     build.renew(layout, "tiny", Deadline.after(600), lambda *_: None, force=True)
     assert os.listdir(layout.images) == [built[1].digest]

@@ -17,7 +17,7 @@ import pytest
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import build, local
+from vmctl.images import local, shelf
 from vmctl.machine.model import DiskFormat, Image
 from vmctl.store.layout import Layout
 
@@ -100,7 +100,7 @@ def test_what_is_in_the_store(layout: Layout, name: str, request: pytest.Fixture
     assert image.disk == str(layout.image(image.digest) / f"disk.{name}")
     assert image.size == 64 * MIB + 512
     assert image == local.find(layout, str(path), DiskFormat(name))
-    assert build.damage(layout, image.digest) == []
+    assert shelf.damage(layout, image.digest) == []
     assert stored(layout) == [image.digest]
     assert stat.S_IMODE(layout.image(image.digest).stat().st_mode) == 0o755
     for entry in layout.image(image.digest).iterdir():
@@ -169,7 +169,7 @@ def test_new_content_is_a_new_image_and_the_old_one_stays(
     second = ensure(layout, raw)
     assert second.digest != first.digest
     assert stored(layout) == sorted([first.digest, second.digest])
-    assert build.damage(layout, first.digest) == []
+    assert shelf.damage(layout, first.digest) == []
 
 
 def test_same_content_is_kept_once(layout: Layout, raw: pathlib.Path) -> None:
@@ -192,7 +192,7 @@ def test_damaged_copy_is_mended(layout: Layout, raw: pathlib.Path) -> None:
         stream.write(b"damaged")
     os.utime(raw)
     assert ensure(layout, raw) == image
-    assert build.damage(layout, image.digest) == []
+    assert shelf.damage(layout, image.digest) == []
 
 
 def test_copy_that_was_removed_is_made_again(layout: Layout, raw: pathlib.Path) -> None:
@@ -223,7 +223,7 @@ def test_two_files_with_the_same_content_at_once(layout: Layout, raw: pathlib.Pa
         first, second = pool.map(lambda path: ensure(layout, path), (raw, other))
     assert first.digest == second.digest
     assert stored(layout) == [first.digest]
-    assert build.damage(layout, first.digest) == []
+    assert shelf.damage(layout, first.digest) == []
 
 
 def test_killed_while_copying(layout: Layout, raw: pathlib.Path) -> None:

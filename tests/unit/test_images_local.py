@@ -11,7 +11,7 @@ import pytest
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import catalog, drafts, local
+from vmctl.images import catalog, drafts, drivers, local
 from vmctl.machine.model import DiskFormat, Image
 from vmctl.store import files
 from vmctl.store.layout import Layout
@@ -44,7 +44,7 @@ def put(layout: Layout, file: pathlib.Path, format_: DiskFormat = RAW) -> None:
         "name": "another-name.img",
         "disk_format": format_.value,
         "size": 12345 * 512,
-        "drivers": sorted(local.DRIVERS),
+        "drivers": sorted(drivers.STANDARD),
     }
     files.write_json(directory / catalog.FACTS, facts)
     known = local._File(layout, str(file), format_)

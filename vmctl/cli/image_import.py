@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vmctl.cli import context as contexts
+from vmctl.images import drivers as devices
 
 if TYPE_CHECKING:
     from vmctl.images.imports import Order, Traits
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 _SECONDS = 3600.0
 """A large container image on a slow disk."""
 
-_DRIVERS = ("virtio", "ahci", "ide", "e1000", "e1000e")
-
 
 @click.command("import")
 @click.argument("name")
@@ -27,7 +26,9 @@ _DRIVERS = ("virtio", "ahci", "ide", "e1000", "e1000e")
 @click.option("--cloud-init", is_flag=True, help="The disk reads a cloud-init seed.")
 @click.option("--user", default="", metavar="NAME", help="Who logs in, with --cloud-init.")
 @click.option(
-    "--drivers", metavar="LIST", help=f"What the disk's kernel drives: {','.join(_DRIVERS)}."
+    "--drivers",
+    metavar="LIST",
+    help=f"What the disk's kernel drives: {','.join(devices.STANDARD)}.",
 )
 @click.option("--description", default="", metavar="TEXT", help="One line for `image list`.")
 @click.option("--ref", "reference", default="", metavar="NAME", help="Which of several images.")
@@ -76,15 +77,15 @@ def import_image(  # noqa: PLR0913
 
 def _drivers(words: str | None) -> frozenset[str]:
     if words is None:
-        return frozenset(_DRIVERS)
+        return frozenset(devices.STANDARD)
     chosen = frozenset(word.strip() for word in words.split(",") if word.strip())
-    unknown = sorted(chosen - set(_DRIVERS))
+    unknown = sorted(chosen - set(devices.STANDARD))
     if unknown or not chosen:
         from vmctl import errors
 
         raise errors.UsageError(
             f"There is no driver '{unknown[0] if unknown else words}'.",
-            hint=f"There are: {', '.join(_DRIVERS)}",
+            hint=f"There are: {', '.join(devices.STANDARD)}",
         )
     return chosen
 

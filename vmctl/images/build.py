@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-import os
 import pathlib
-import shutil
 from collections.abc import Iterator
-from typing import Any
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import cache, catalog, drafts, recipes
+from vmctl.images import catalog, drafts, recipes, shelf
 from vmctl.images.job import Builder, Job, Product, Progress
 from vmctl.machine.model import Image
 from vmctl.store import files, locks
 from vmctl.store.layout import Layout
-
-_PUBLIC_DIRECTORY = 0o755
-_FORMAT = 1
 
 
 def ensure(layout: Layout, name: str, deadline: Deadline, progress: Progress) -> Image:
@@ -61,26 +53,8 @@ def renew(
 @contextlib.contextmanager
 def _alone(job: Job) -> Iterator[None]:
     lock = job.layout.lock("image", job.name)
-    with locks.hold(lock, job.deadline, f"Image '{job.name}'"), _full_disk_said():
+    with locks.hold(lock, job.deadline, f"Image '{job.name}'"), shelf.failures_said(job.layout):
         yield
-
-
-@contextlib.contextmanager
-def _full_disk_said() -> Iterator[None]:
-    """Turn the failures of a full disk, and other failures of files, into an error for people."""
-    try:
-        yield
-    except OSError as problem:
-        path = pathlib.Path(str(problem.filename or "the store"))
-        raise files.unusable(path, problem) from None
-    except errors.ProgramError as problem:
-        if "No space left on device" in problem.details or "quota" in problem.details:
-            raise errors.HostError(
-                "The disk is full: building an image takes about 1 GiB for a short time.",
-                hint="Free some space, or choose another place: export VMCTL_HOME=DIRECTORY",
-                details=problem.details,
-            ) from None
-        raise
 
 
 def _build(job: Job, *, force: bool) -> tuple[Image, bool]:
@@ -125,69 +99,24 @@ def _made(directory: pathlib.Path) -> pathlib.Path:
 
 
 def _publish(job: Job, product: Product, draft: pathlib.Path) -> Image:
-    """Put a finished image into the store, under the digest of what it holds."""
+    """Put a finished image into the store and give it its name."""
+    for name, path in product.files.items():
+        shelf.take(path, draft / name)
     facts = {
-        "format": _FORMAT,
         **catalog.promised(job.name),
         **product.facts,
-        "files": {name: _described(path) for name, path in sorted(product.files.items())},
+        "files": {name: shelf.described(draft / name) for name in sorted(product.files)},
     }
-    digest = _digest(facts)
-    for name, path in product.files.items():
-        _move(path, draft / name)
-    files.write_json(draft / catalog.FACTS, facts | {"digest": digest}, files.SHARED)
-    draft.chmod(_PUBLIC_DIRECTORY)
-    final = job.layout.image(digest)
-    if catalog.stored(job.layout, digest) is None or damage(job.layout, digest):
-        shutil.rmtree(final, ignore_errors=True)
-        files.publish(draft, final)
+    image = shelf.publish(job.layout, draft, facts, f"Image '{job.name}'", job.deadline)
     record = {
-        "digest": digest,
+        "digest": image.digest,
         "recipe": recipes.fingerprint(job.name),
         "inputs": product.inputs,
     }
     files.write_json(catalog.record_path(job.layout, job.name), record, files.SHARED)
-    image = catalog.stored(job.layout, digest)
-    assert image is not None
     return image
-
-
-def _move(path: pathlib.Path, place: pathlib.Path) -> None:
-    """Give a builder's file its place in the image, readable to QEMU and safe on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchmod(descriptor, files.SHARED)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    path.rename(place)
-
-
-def _described(path: pathlib.Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": cache.sha256_of(path)}
-
-
-def _digest(facts: dict[str, Any]) -> str:
-    """Return the digest of all that a guest can tell apart: files, command line, drivers."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _record_inputs(job: Job) -> str:
     record = files.read_json(catalog.record_path(job.layout, job.name)) or {}
     return str(record.get("inputs", ""))
-
-
-def damage(layout: Layout, digest: str) -> list[str]:
-    """Return the files of an image that are not what was recorded; empty when all is well."""
-    recorded = (catalog.facts(layout, digest) or {}).get("files", {})
-    damaged = []
-    for name, expected in sorted(recorded.items()):
-        path = layout.image(digest) / name
-        try:
-            with path.open("rb") as stream:
-                actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError:
-            actual = ""
-        if actual != expected.get("sha256"):
-            damaged.append(name)
-    return damaged

@@ -5,24 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import hashlib
-import json
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import build, catalog, drafts, local, recipes
+from vmctl.images import build, catalog, drafts, drivers, local, recipes, shelf
 from vmctl.images.job import Progress
 from vmctl.machine.model import DiskFormat, Image
 from vmctl.store import files, home, locks
 from vmctl.store.layout import Layout
 
-_FACTS_FORMAT = 1
-_PUBLIC_DIRECTORY = 0o755
 _LONGEST_NAME = 63
 
 
@@ -41,7 +36,7 @@ class Traits:
 
     cloud_init: bool = False
     user: str = ""
-    drivers: frozenset[str] = local.DRIVERS
+    drivers: frozenset[str] = frozenset(drivers.STANDARD)
     description: str = ""
 
 
@@ -60,21 +55,11 @@ def disk(
     """
     with _naming(layout, order, deadline) as draft:
         copy = local.copied(layout, order.path, format, draft, deadline, progress)
-        facts: dict[str, Any] = {
-            "format": _FACTS_FORMAT,
-            "description": traits.description or "a disk image of the user's own",
-            "cmdline": "",
-            "drivers": sorted(traits.drivers),
-            "ready_pattern": "",
-            "ready_timeout": 0.0,
-            "agent": False,
-            "login": "",
-            "cloud_init": traits.cloud_init,
-            "user": traits.user,
-            "disk_format": format.value,
-            "size": copy.size,
-            "files": {catalog.disk_name(format): {"size": copy.length, "sha256": copy.sha256}},
-        }
+        description = traits.description or "a disk image of the user's own"
+        known = shelf.disk_facts(
+            format, copy.size, copy.length, copy.sha256, description, traits.drivers
+        )
+        facts = {**known, "cloud_init": traits.cloud_init, "user": traits.user}
         return _publish(layout, order, draft, facts, {"kind": "disk"}, deadline)
 
 
@@ -97,26 +82,11 @@ def container(
             hint="Choose another name.",
         )
     path = pathlib.Path(order.path)
-    with _naming(layout, order, deadline) as draft, _failures_said(layout):
+    with _naming(layout, order, deadline) as draft, shelf.failures_said(layout):
         tiny = build.ensure(layout, bootable.TINY, deadline, progress)
         work = bootable.Work(layout, path, draft, deadline, progress)
         facts, source = bootable.make(work, tiny, reference)
         return _publish(layout, order, draft, facts, source, deadline)
-
-
-@contextlib.contextmanager
-def _failures_said(layout: Layout) -> Iterator[None]:
-    """Turn a full disk, and other failures of files, into an error for people."""
-    try:
-        yield
-    except OSError as problem:
-        path = pathlib.Path(str(problem.filename or layout.images))
-        raise files.unusable(path, problem) from None
-    except errors.ProgramError as problem:
-        if "No space left" in problem.details or "quota" in problem.details:
-            full = OSError(0, "No space left on device")
-            raise files.unusable(layout.images, full) from None
-        raise
 
 
 @contextlib.contextmanager
@@ -164,16 +134,9 @@ def _publish(
     The name, the file it came from and the time are not part of the image: the same content has
     the same digest, whatever it is called.
     """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    files.write_json(draft / catalog.FACTS, {**facts, "digest": digest}, files.SHARED)
-    draft.chmod(_PUBLIC_DIRECTORY)
-    final = layout.image(digest)
-    with locks.hold(layout.lock("image", digest), deadline, f"Image '{order.name}'"):
-        if catalog.stored(layout, digest) is None or build.damage(layout, digest):
-            shutil.rmtree(final, ignore_errors=True)
-            files.publish(draft, final)
+    image = shelf.publish(layout, draft, facts, f"Image '{order.name}'", deadline)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     imported = {"from": os.path.abspath(order.path), "at": now, **source}
-    record = {"digest": digest, catalog.IMPORTED: imported}
+    record = {"digest": image.digest, catalog.IMPORTED: imported}
     files.write_json(layout.image_names / f"{order.name}.json", record, files.SHARED)
     return catalog.find(layout, order.name)

@@ -15,30 +15,23 @@ import fcntl
 import hashlib
 import os
 import pathlib
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import cache, catalog, drafts, gate
+from vmctl.images import catalog, drafts, drivers, gate, shelf
 from vmctl.machine.model import DiskFormat, Image
 from vmctl.store import files, locks
 from vmctl.store.layout import Layout
 
-DRIVERS = frozenset({"virtio", "ahci", "ide", "e1000", "e1000e"})
-"""What the kernel on such a disk is assumed to drive: all that vmctl shows to guests."""
-
 KEY = "file"
 """With this and a hyphen begin the names of the records of copied files."""
 
-_FACTS_FORMAT = 1
 _LOOK_SECONDS = 60.0
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
-_PUBLIC_DIRECTORY = 0o755
 _FICLONE = 0x40049409
 """ioctl_ficlone(2): the copy shares the blocks of the original until one of them is written."""
 
@@ -97,7 +90,7 @@ def find(layout: Layout, path: str, format: DiskFormat) -> Image:  # noqa: A002
         disk=str(layout.images / f"not-copied-{file.key}" / file.disk),
         disk_format=format,
         size=admitted.virtual_size,
-        drivers=DRIVERS,
+        drivers=frozenset(drivers.STANDARD),
     )
 
 
@@ -187,8 +180,11 @@ def _import(file: _File, deadline: Deadline, progress: Progress) -> Image:
     _clear_leftovers(file)
     with drafts.workshop(file.layout, file.key) as draft, _failures_said(file):
         copy = _checked_copy(file, draft, deadline, progress)
-        _describe(file, draft, copy)
-        _publish(file, draft, copy.sha256, deadline)
+        facts = shelf.disk_facts(
+            file.format, copy.size, copy.length, copy.sha256, "a disk image of the user's own"
+        )
+        named = {**facts, "name": file.name, "digest": copy.sha256}
+        image = shelf.publish(file.layout, draft, named, f"Image '{file.path}'", deadline)
         record = {
             "digest": copy.sha256,
             "identity": copy.identity,
@@ -196,8 +192,6 @@ def _import(file: _File, deadline: Deadline, progress: Progress) -> Image:
             "disk_format": file.format.value,
         }
         files.write_json(file.record, record, files.SHARED)
-    image = catalog.stored(file.layout, copy.sha256)
-    assert image is not None
     return dataclasses.replace(image, name=file.name)
 
 
@@ -393,43 +387,3 @@ def _write_all(target: int, content: bytes, place: int) -> None:
     while left:
         written = os.pwrite(target, left, place)
         left, place = left[written:], place + written
-
-
-def _describe(file: _File, draft: pathlib.Path, copy: Copy) -> None:
-    facts: dict[str, Any] = {
-        "format": _FACTS_FORMAT,
-        "name": file.name,
-        "description": "a disk image of the user's own",
-        "cmdline": "",
-        "drivers": sorted(DRIVERS),
-        "ready_pattern": "",
-        "ready_timeout": 0.0,
-        "agent": False,
-        "login": "",
-        "disk_format": file.format.value,
-        "size": copy.size,
-        "files": {file.disk: {"size": copy.length, "sha256": copy.sha256}},
-        "digest": copy.sha256,
-    }
-    files.write_json(draft / catalog.FACTS, facts, files.SHARED)
-
-
-def _publish(file: _File, draft: pathlib.Path, digest: str, deadline: Deadline) -> None:
-    """Give the copy its place; one that is there already and whole is as good.
-
-    Another file with the same content may be published at this moment: hence the lock.
-    """
-    final = file.layout.image(digest)
-    with locks.hold(file.layout.lock("image", digest), deadline, f"Image '{file.path}'"):
-        if catalog.stored(file.layout, digest) is not None and _whole(final / file.disk, digest):
-            return
-        shutil.rmtree(final, ignore_errors=True)
-        draft.chmod(_PUBLIC_DIRECTORY)
-        files.publish(draft, final)
-
-
-def _whole(copy: pathlib.Path, digest: str) -> bool:
-    try:
-        return cache.sha256_of(copy) == digest
-    except OSError:
-        return False

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.images import catalog, checksums, drafts, gate, pins, recipes, shelf, signatures
+from vmctl.images import (
+    catalog,
+    checksums,
+    drafts,
+    drivers,
+    gate,
+    pins,
+    recipes,
+    shelf,
+    signatures,
+)
 from vmctl.images.checksums import Digest, Kind
 from vmctl.images.job import Job, Product, Progress
 from vmctl.images.qcow2 import ImageInfo
@@ -275,7 +285,7 @@ def find_address(layout: Layout, url: str, sha256: str, format: DiskFormat) -> I
         name=_shown_name(url),
         disk=str(layout.images / f"not-pulled-{sha256}" / catalog.disk_name(format)),
         disk_format=format,
-        drivers=frozenset(shelf.DRIVERS),
+        drivers=frozenset(drivers.STANDARD),
     )
 
 
@@ -349,19 +359,17 @@ def _put(layout: Layout, url: str, content: _Content) -> None:
     for directory in (layout.images, layout.image_names):
         files.make_directory(directory)
     deadline = Deadline.after(_STORE_SECONDS)
+    admitted, sha256 = content.admitted, content.digest.value
     with locks.hold(layout.lock("image", key), deadline, f"Image '{url}'"):
         drafts.clear(layout, key)
-        try:
-            with drafts.workshop(layout, key) as draft:
-                known = shelf.facts(
-                    _shown_name(url),
-                    "a disk image from an address",
-                    content.admitted.format,
-                    content.admitted.virtual_size,
-                    content.length,
-                    content.digest.value,
-                )
-                shelf.take(content.path, draft / catalog.disk_name(content.admitted.format))
-                shelf.publish(layout, draft, known | {"source": url}, deadline)
-        except OSError as problem:
-            raise files.unusable(layout.images, problem) from None
+        with shelf.failures_said(layout), drafts.workshop(layout, key) as draft:
+            shelf.take(content.path, draft / catalog.disk_name(admitted.format))
+            facts = shelf.disk_facts(
+                admitted.format,
+                admitted.virtual_size,
+                content.length,
+                sha256,
+                "a disk image from an address",
+            )
+            named = {**facts, "name": _shown_name(url), "source": url, "digest": sha256}
+            shelf.publish(layout, draft, named, f"Image '{url}'", deadline)
