@@ -28,6 +28,13 @@ def test_files_and_functions_stay_small(path: pathlib.Path) -> None:
             assert node.end_lineno - first < LONGEST_FUNCTION, node.name
 
 
+def test_tests_stay_small_enough_to_be_found_again() -> None:
+    sizes = {
+        path: len(path.read_text().splitlines()) for path in (replay.ROOT / "tests").rglob("*.py")
+    }
+    assert not {str(path): size for path, size in sizes.items() if size > LONGEST_FILE}
+
+
 def test_no_file_without_a_thing_to_be_named_after() -> None:
     assert not [
         path for path in MODULES if re.fullmatch(r"(utils?|helpers?|misc|common)", path.stem)
