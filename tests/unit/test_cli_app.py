@@ -237,6 +237,34 @@ def test_json_was_asked_for_and_json_is_what_comes(run: Run) -> None:
     assert err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("compare", "a", "b", "--json", "x"), False),
+        (("-q", "compare", "status", "--json", "x"), False),
+        (("status", "compare", "--json"), True),
+        (("--json", "ps"), True),
+        (("no-command", "--json"), True),
+        (("exec", "web", "--", "status", "--json"), False),
+        (("ps",), False),
+    ],
+)
+def test_whose_json_it_is_is_for_the_command_to_say(args: tuple[str, ...], expected: bool) -> None:
+    assert cli._wants_json(args) is expected
+
+
+def test_json_that_is_a_file_leaves_standard_output_alone(run: Run) -> None:
+    status, out, _err = run("compare", "--nonsense", "--json", "file")
+    assert (status, out) == (2, "")
+    status, out, _err = run("look", "compare", "--json", "--nonsense")
+    assert status == 2
+    assert out.startswith("{")
+
+
+def test_every_command_whose_json_is_a_file_is_a_command() -> None:
+    assert set(overview.names()) >= overview.JSON_IS_A_FILE
+
+
 def test_json_of_a_guest_command_is_not_vmctls(run: Run) -> None:
     assert run("fail", "vmctl", "--", "--json")[1] == ""
 

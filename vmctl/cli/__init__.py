@@ -30,9 +30,7 @@ def main() -> None:
 def run(args: Sequence[str]) -> int:
     """Run the command line `args` and return the exit status; nothing is raised."""
     _prepare_streams()
-    # That of compare names a file.
-    as_json = "--json" in _own(args) and "compare" not in _own(args)
-    status = _guarded(args, as_json=as_json)
+    status = _guarded(args, as_json=_wants_json(args))
     try:
         return _flushed(status)
     except KeyboardInterrupt:
@@ -76,6 +74,17 @@ def _carry_out(args: Sequence[str]) -> int:
 def _own(args: Sequence[str]) -> Sequence[str]:
     """The words that are vmctl's own, not those of a guest command after `--`."""
     return args[: args.index("--")] if "--" in args else args
+
+
+def _wants_json(args: Sequence[str]) -> bool:
+    """True where standard output is to be JSON, errors too."""
+    own = _own(args)
+    if "--json" not in own:
+        return False
+    from vmctl.cli import overview
+
+    command = next((word for word in own if word in overview.names()), "")
+    return command not in overview.JSON_IS_A_FILE
 
 
 def _prepare_streams() -> None:
