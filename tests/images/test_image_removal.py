@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,9 +16,10 @@ from vmctl import errors
 from vmctl.hypervisor import connection as connections
 from vmctl.hypervisor.connection import Connection
 from vmctl.images import catalog, chain, inventory, qcow2
-from vmctl.lifecycle import image_removal, image_tree, image_users
+from vmctl.lifecycle import image_removal, image_tree, image_users, steps
 from vmctl.lifecycle.image_removal import What
-from vmctl.machine.model import DiskFormat
+from vmctl.lifecycle.steps import Site
+from vmctl.machine.model import Chipset, Disk, DiskFormat, Machine, Mode, Ready
 from vmctl.store import files, home, locks, records
 from vmctl.store.layout import Layout
 
@@ -240,8 +242,30 @@ def test_long_chains_are_shown_and_not_made_longer(layout: Layout, connection: C
     tree: Any = image_tree.grown(layout, image_users.find(layout, connection))
     (branch,) = tree.branches
     assert ["more than 16" in leaf.problem for leaf in branch.leaves] == [True]
+    place = layout.machine("deeper")
+    files.make_directory(place.directory)
+    disk = Disk(name="root", file=str(place.disk("root")), size=16 << 20, base=str(below))
+    machine = Machine(
+        name="deeper",
+        project="deep",
+        uuid="0f3c1f6e-8a71-4a36-9d5e-0b7f7d0f0c11",
+        mode=Mode.FULL,
+        chipset=Chipset.Q35,
+        cpus=1,
+        cpus_max=1,
+        memory=512 << 20,
+        memory_max=512 << 20,
+        ready=Ready(),
+        console_log=str(place.console_log),
+        disks=(disk,),
+    )
     with pytest.raises(errors.ConflictError, match="16 files below one another"):
-        chain.refuse_long(below, layout.home)
+        steps.make_disks(Site(connection, layout), machine, running=False)
+    assert not place.disk("root").exists()
+    on_image = dataclasses.replace(disk, base=str(layout.image(OLD) / "disk.qcow2"))
+    machine = dataclasses.replace(machine, disks=(on_image,))
+    steps.make_disks(Site(connection, layout), machine, running=False)
+    assert len(chain.follow(place.disk("root"), layout.home).links) == 2
 
 
 def test_inventory_names_everything(layout: Layout, tmp_path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from vmctl import errors
 from vmctl.images import chain
+from vmctl.machine.model import DiskFormat
 
 MIB = 1 << 20
 
@@ -53,7 +54,7 @@ def test_follows_to_the_base(store: pathlib.Path) -> None:
     assert found.links[0].size == 10 * MIB
     assert found.base.size == 4096
     assert found.own == sum(os.stat(path).st_blocks * 512 for path in (top, middle))
-    chain.refuse_long(top, store)
+    chain.refuse_long(top, store, DiskFormat.QCOW2)
 
 
 def test_a_raw_base_is_not_looked_into(store: pathlib.Path) -> None:
@@ -61,6 +62,8 @@ def test_a_raw_base_is_not_looked_into(store: pathlib.Path) -> None:
     lying = qcow2(store / "disk.raw", str(secret))
     top = qcow2(store / "top.qcow2", str(lying), "raw")
     assert [link.path for link in chain.follow(top, store).links] == [str(top), str(lying)]
+    assert [link.path for link in chain.follow(lying, store, DiskFormat.RAW).links] == [str(lying)]
+    chain.refuse_long(lying, store, DiskFormat.RAW)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_nothing_outside_the_store_is_opened(
     assert "outside the store" in found.problem
     assert opened == [str(top)]
     with pytest.raises(errors.RefusedError, match="outside the store"):
-        chain.refuse_long(top, store)
+        chain.refuse_long(top, store, DiskFormat.QCOW2)
 
 
 def test_loops_end(store: pathlib.Path) -> None:
@@ -109,7 +112,7 @@ def test_chains_are_bounded(store: pathlib.Path) -> None:
     for number in range(1, chain.LONGEST + 1):
         if number == chain.LONGEST:
             with pytest.raises(errors.ConflictError, match="16 files below one another"):
-                chain.refuse_long(below, store)
+                chain.refuse_long(below, store, DiskFormat.QCOW2)
         below = qcow2(store / f"{number}.qcow2", str(below))
     found = chain.follow(below, store)
     assert "more than 16" in found.problem

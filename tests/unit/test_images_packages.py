@@ -46,8 +46,8 @@ def test_records_of_apt_are_read() -> None:
     assert agent.depends == (
         *("init-system-helpers", "libc6", "libglib2.0-0", "libglib2.0-0t64", "init-helpers"),
     )
-    assert not agent.library
-    assert found["libc6"].library
+    assert not agent.holds_libraries
+    assert found["libc6"].holds_libraries
     assert found["libc6"].sha256 == "aa", "the first record is the one that apt would take"
 
 

@@ -15,6 +15,7 @@ import stat
 import struct
 
 from vmctl import errors
+from vmctl.machine.model import DiskFormat
 
 LONGEST = 16
 """Files in a chain, the base included. Every one costs a look-up at each read that goes through it;
@@ -30,9 +31,6 @@ _START = 64 << 10
 _LENGTH_PLACE = 100
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
-_QCOW2 = "qcow2"
-_RAW = "raw"
-
 _BLOCK = 512
 
 
@@ -68,11 +66,15 @@ class Chain:
         return sum(link.own for link in above)
 
 
-def follow(path: pathlib.Path, store: pathlib.Path) -> Chain:
-    """Return the chain of a qcow2 disk of the store's. Never raises for what a file says."""
+def follow(
+    path: pathlib.Path,
+    store: pathlib.Path,
+    format: DiskFormat = DiskFormat.QCOW2,  # noqa: A002
+) -> Chain:
+    """Return the chain of a disk of the store's. Never raises for what a file says."""
     links: list[Link] = []
     seen: set[str] = set()
-    place, kind = os.path.abspath(path), _QCOW2
+    place, kind = os.path.abspath(path), str(format)
     while True:
         if place in seen:
             return Chain(tuple(links), place, f"'{place}' lies below itself")
@@ -96,9 +98,9 @@ def follow(path: pathlib.Path, store: pathlib.Path) -> Chain:
         place = target
 
 
-def refuse_long(path: pathlib.Path, store: pathlib.Path) -> None:
+def refuse_long(path: pathlib.Path, store: pathlib.Path, format: DiskFormat) -> None:  # noqa: A002
     """Raise ConflictError where no more may be put on top of a disk, RefusedError for a bad one."""
-    chain = follow(path, store)
+    chain = follow(path, store, format)
     if len(chain.links) >= LONGEST:
         raise errors.ConflictError(
             f"The disk '{path}' already has {len(chain.links)} files below one another; more than "
@@ -129,10 +131,10 @@ def _read(place: str, kind: str) -> tuple[Link, str, str]:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("is not a regular file")
         own = status.st_blocks * _BLOCK
-        if kind == _RAW:
+        if kind == DiskFormat.RAW:
             # What its first bytes say is the business of the guests that wrote them.
             return Link(place, own, status.st_size), "", ""
-        if kind != _QCOW2:
+        if kind != DiskFormat.QCOW2:
             raise ValueError("has no format that vmctl knows")
         start = os.pread(descriptor, _START, 0)
     finally:

@@ -342,10 +342,6 @@ def _require_complete(answer: web.Answer, notes: partial.Notes, offset: int) -> 
         raise _AnewError
 
 
-def _is_web_page(content: bytes) -> bool:
-    return content[:64].lstrip().lower().startswith((b"<html", b"<!doctype"))
-
-
 def _web_page(url: str) -> errors.RefusedError:
     return errors.RefusedError(
         f"The server answers with a web page where '{web.shown(url)}' should be.",

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import struct
 
-SIZE = 112
-"""Bytes to read from the beginning of a file."""
-
 _BASIC = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">QQQII")
 _SMALLEST_CLUSTER, _LARGEST_CLUSTER = 9, 21

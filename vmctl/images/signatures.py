@@ -22,7 +22,6 @@ from vmctl.deadline import Deadline
 _PATIENCE = 30.0
 _LIMITS = process.Limits(address_space=1 << 30, cpu_seconds=20, file_size=64 << 20)
 _MOST_KEYRING = 64 << 20
-_CLEARSIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _ARMOUR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(?:[^\r\n]+\r?\n)*\r?\n([A-Za-z0-9+/=\s]+?)"
     rb"-----END PGP PUBLIC KEY BLOCK-----"
@@ -48,11 +47,6 @@ class Checked:
     signer: str = ""
     why: str = ""
     remedy: str = ""
-
-
-def is_clearsigned(text: bytes) -> bool:
-    """Tell whether a text carries its signature with it."""
-    return _CLEARSIGNED in text
 
 
 def check(text: bytes, signature: bytes, keyrings: Sequence[str], source: str) -> Checked:
