@@ -13,11 +13,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
-from vmctl import errors
+from vmctl import errors, interruption
 from vmctl.deadline import Deadline
 
 _KEPT_OUTPUT = 4096
 _SHOWN_COMMAND = 400
+_LOOK_SECONDS = 0.1
+_LAST_WORDS_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=path)
 
 
-def run(
+def run(  # noqa: PLR0913  (subprocess.run has more)
     argv: Sequence[str | os.PathLike[str]],
     deadline: Deadline,
     *,
@@ -76,14 +78,21 @@ def run(
     cwd: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     check: bool = True,
+    interruptible: bool = False,
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
     The child gets its own process group, which is killed when the deadline passes. `env` is added
-    to the environment; messages come in English. Raises HostError when the program is missing,
-    WaitTimeoutError at the deadline, ProgramError on a status other than 0 unless `check` is off.
+    to the environment; messages come in English. `interruptible` is for programs without input
+    whose result is thrown away when they do not end: Ctrl-C ends those at once, all others go on
+    to their end. Raises HostError when the program is missing, WaitTimeoutError at the deadline,
+    InterruptError, ProgramError on a status other than 0 unless `check` is off.
     """
     command = [os.fspath(word) for word in argv]
+    if interruptible:
+        # Python 3.11 loses input where `communicate` is called again after its timeout.
+        assert not stdin
+        interruption.stop_if_unwanted()
     with subprocess.Popen(
         [*(limits.prefix() if limits else []), *_found(command)],
         stdin=subprocess.PIPE,
@@ -94,10 +103,9 @@ def run(
         start_new_session=True,
     ) as child:
         try:
-            stdout, stderr = child.communicate(stdin, timeout=deadline.remaining)
+            stdout, stderr = _communicate(child, stdin, deadline, interruptible=interruptible)
         except BaseException as problem:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            _kill(child)
             if isinstance(problem, subprocess.TimeoutExpired):
                 raise errors.WaitTimeoutError(
                     f"'{_shown(command)}' did not end within {deadline.seconds:.0f} s."
@@ -107,6 +115,30 @@ def run(
     if check and done.status != 0:
         raise failure(done)
     return done
+
+
+def _communicate(
+    child: subprocess.Popen[bytes], stdin: bytes, deadline: Deadline, *, interruptible: bool
+) -> tuple[bytes, bytes]:
+    """Return what a program printed; raises TimeoutExpired, InterruptError once it is unwanted."""
+    while interruptible and interruption.possible():
+        try:
+            return child.communicate(timeout=min(_LOOK_SECONDS, deadline.remaining))
+        except subprocess.TimeoutExpired:
+            if deadline.passed:
+                raise
+        interruption.stop_if_unwanted()
+    return child.communicate(stdin, timeout=deadline.remaining)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill a program's process group, and wait until all that it started has let go of the pipes.
+
+    Whoever removes its files next must not meet somebody who still writes there.
+    """
+    _signal(child, signal.SIGKILL, group=True)
+    with contextlib.suppress(subprocess.TimeoutExpired, OSError, ValueError):
+        child.communicate(timeout=_LAST_WORDS_SECONDS)
 
 
 Child = subprocess.Popen[bytes]
@@ -120,7 +152,8 @@ def beside(argv: Sequence[str | os.PathLike[str]], *, terminal: bool = False) ->
     """Run a program for the length of the block, with pipes for its streams.
 
     `terminal` leaves it our own standard input and process group: it talks to the person there.
-    Whatever still runs at the end of the block is ended. Raises HostError when it is missing.
+    If it still runs at the end of the block, it is ended with all that it started. Raises HostError
+    when it is missing.
     """
     child = subprocess.Popen(
         _found(argv),
@@ -135,15 +168,31 @@ def beside(argv: Sequence[str | os.PathLike[str]], *, terminal: bool = False) ->
         yield child
     finally:
         if child.poll() is None:
-            child.terminate()
+            _signal(child, signal.SIGTERM, group=not terminal)
             try:
                 child.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:
-                child.kill()
+                _signal(child, signal.SIGKILL, group=not terminal)
         child.wait()
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
                 stream.close()
+
+
+def ended(child: Child, seconds: float) -> bool:
+    """Tell whether a program has ended by itself, or does so within some seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(seconds)
+    return child.returncode is not None
+
+
+def _signal(child: Child, number: signal.Signals, *, group: bool) -> None:
+    """Send a signal to a program, or to all that it started too: its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        if group:
+            os.killpg(child.pid, number)
+        else:
+            child.send_signal(number)
 
 
 def replace(argv: Sequence[str | os.PathLike[str]]) -> NoReturn:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from vmctl import errors, process
+from vmctl import errors, interruption, process
 from vmctl.deadline import Deadline
 from vmctl.images import tarball
 from vmctl.images.tarball import CHUNK, Kind
@@ -300,7 +300,7 @@ def _unzstd(piece: Piece, spool: pathlib.Path, what: str, deadline: Deadline) ->
             target.write(data)
     limits = process.Limits(address_space=1 << 30, file_size=LARGEST)
     words = ["zstd", "-d", "-q", "-f", "-o", plain.name, packed.name]
-    done = process.run(words, deadline, cwd=spool, limits=limits, check=False)
+    done = process.run(words, deadline, cwd=spool, limits=limits, check=False, interruptible=True)
     packed.unlink()
     if done.status != 0:
         plain.unlink(missing_ok=True)
@@ -309,7 +309,8 @@ def _unzstd(piece: Piece, spool: pathlib.Path, what: str, deadline: Deadline) ->
 
 
 def refuse_to_be_late(what: str, deadline: Deadline) -> None:
-    """Raise WaitTimeoutError when the deadline has passed."""
+    """Raise WaitTimeoutError when the deadline has passed, InterruptError after Ctrl-C."""
+    interruption.stop_if_unwanted()
     if deadline.passed:
         raise errors.WaitTimeoutError(
             f"{what} was not read to its end within {deadline.seconds:.0f} s."

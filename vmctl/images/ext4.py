@@ -82,12 +82,14 @@ def write(
     options = f"hash_seed={uuid},root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard"
     words = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-I", str(_INODE)]
     words += ["-N", str(inodes), "-J", f"size={_JOURNAL >> 20}", "-m", "1", "-L", LABEL]
-    process.run([*words, "-U", uuid, "-E", options, disk], deadline, env=env)
+    process.run([*words, "-U", uuid, "-E", options, disk], deadline, env=env, interruptible=True)
     script = spool / "commands"
     with script.open("wb") as stream:
         for line in _Script(tree, spool).lines():
             stream.write(line + _LINE_END)
-    filled = process.run(["debugfs", "-w", "-f", script, disk], deadline, env=env, cwd=spool)
+    filled = process.run(
+        ["debugfs", "-w", "-f", script, disk], deadline, env=env, cwd=spool, interruptible=True
+    )
     _refuse_complaints(filled)
     _check(disk, deadline, env)
     return size
@@ -125,7 +127,9 @@ def _refuse_complaints(done: process.Completed) -> None:
 
 def _check(disk: pathlib.Path, deadline: Deadline, env: dict[str, str]) -> None:
     """Let e2fsck index the directories, and then find nothing more to do."""
-    done = process.run(["e2fsck", "-f", "-y", "-D", disk], deadline, env=env, check=False)
+    done = process.run(
+        ["e2fsck", "-f", "-y", "-D", disk], deadline, env=env, check=False, interruptible=True
+    )
     if done.status not in (0, 1):
         raise process.failure(done)
     process.run(["e2fsck", "-f", "-n", disk], deadline, env=env)

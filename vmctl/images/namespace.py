@@ -28,12 +28,13 @@ def run(
     deadline: Deadline,
     *,
     env: Mapping[str, str] | None = None,
+    interruptible: bool = True,
 ) -> process.Completed:
     """Run a program as root of a namespace; it and all that it starts end together.
 
     Raises what `process.run` does.
     """
-    return process.run([*_prefix(), "--", *argv], deadline, env=env)
+    return process.run([*_prefix(), "--", *argv], deadline, env=env, interruptible=interruptible)
 
 
 def _prefix() -> Sequence[str]:
@@ -77,4 +78,4 @@ def remove_tree(directory: pathlib.Path, deadline: Deadline) -> None:
     """Remove a directory with files of owners that only the namespace knows."""
     shutil.rmtree(directory, ignore_errors=True)
     if directory.exists():
-        run(["rm", "-rf", "--", directory], deadline.within(_PATIENCE))
+        run(["rm", "-rf", "--", directory], deadline.within(_PATIENCE), interruptible=False)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from vmctl import errors
+from vmctl import errors, interruption
 from vmctl.hypervisor.connection import CALLS_IN_FLIGHT
 from vmctl.lifecycle.events import Event, Note, Phase, Step
 
@@ -87,7 +87,8 @@ def carry_out(
 
     A machine whose need failed is not begun. When all have ended, the first failure is raised (in
     the order of the names), with the others in its details. Closing the iterator, as Ctrl-C does,
-    lets steps that have begun end, and begins no others.
+    lets steps that have begun end, and begins no others; programs whose result would be thrown away
+    are ended (see `process.run`).
     """
     crew = Crew()
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -104,7 +105,8 @@ def carry_out(
                         raise errors.VmctlError(
                             f"Machine '{name}' was not started: it needs '{need}', which failed."
                         )
-            work(name, worker)
+            with interruption.asked(crew.cancelled.is_set):
+                work(name, worker)
         except Exception as problem:  # noqa: BLE001  (it is raised again by the caller's thread)
             failures[name] = problem
         finally:

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from vmctl import errors
+from vmctl import errors, interruption
 from vmctl.deadline import Deadline
 from vmctl.store import files
 
@@ -20,8 +20,9 @@ def hold(path: pathlib.Path, deadline: Deadline | None, what: str) -> Iterator[N
     """Hold the lock file `path` for the length of the block.
 
     Without a deadline it does not wait. Raises ConflictError when another process holds it:
-    `what` names the thing ("Machine 'web'"). The descriptor is close-on-exec: a child that
-    inherited it would keep the lock after this process died.
+    `what` names the thing ("Machine 'web'"); InterruptError when nobody wants it any more.
+    The descriptor is close-on-exec: a child that inherited it would keep the lock after this
+    process died.
     """
     files.make_directory(path.parent)
     try:
@@ -37,6 +38,7 @@ def hold(path: pathlib.Path, deadline: Deadline | None, what: str) -> Iterator[N
                     f"{what} is being worked on by another vmctl (process {_holder(descriptor)}).",
                     hint="Wait until it has finished, then try again.",
                 )
+            interruption.stop_if_unwanted()
             deadline.pause(_POLL)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
