@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -24,7 +25,7 @@ from tests.images.containers import (
 from tests.images.containers import (
     Layout as Container,
 )
-from vmctl import errors
+from vmctl import errors, interruption
 from vmctl.deadline import Deadline
 from vmctl.images import bootable, catalog, imports
 from vmctl.machine.model import DiskFormat, Image
@@ -142,6 +143,7 @@ def test_image_boots_by_its_kernel_and_shares_it(layout: Layout, tmp_path: pathl
     image = take(layout, "app", Container().write(tmp_path / "layout"))
     tiny = catalog.find(layout, "tiny")
     assert image.boot == "kernel" and image.cmdline == tiny.cmdline
+    assert image.container and not tiny.container
     assert os.path.samefile(image.kernel, tiny.kernel)
     assert os.path.samefile(image.efi_kernel, tiny.efi_kernel)
     initrd = pathlib.Path(image.initrd).read_bytes()
@@ -198,6 +200,25 @@ def test_names_are_taken_once(layout: Layout, tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.NotFoundError) as caught:
         catalog.find(layout, "ap")
     assert "'app'" in caught.value.hint
+
+
+def test_an_interrupted_import_leaves_nothing(layout: Layout, tmp_path: pathlib.Path) -> None:
+    """Whichever of the programs and loops is at work when nobody wants it any more."""
+    path = Container(FILES).write(tmp_path / "layout")
+    before = set((layout.home / "images").iterdir())
+    for attempt in itertools.count():
+        left = itertools.count()
+        looks = int(1.3**attempt)
+        try:
+            with interruption.asked(lambda left=left, looks=looks: next(left) >= looks):
+                take(layout, "cut", path)
+        except errors.InterruptError:
+            assert set((layout.home / "images").iterdir()) == before
+            assert not (layout.image_names / "cut.json").exists()
+        else:
+            break
+    assert attempt > 5
+    assert catalog.find(layout, "cut").container
 
 
 def test_disk_gets_a_name(layout: Layout, tmp_path: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
-from vmctl.images import build, cache, catalog, debian
+from vmctl.images import build, cache, catalog, debian, shelf
 from vmctl.machine.model import Image
 from vmctl.store.layout import Layout
 
@@ -67,7 +67,7 @@ def test_what_is_in_the_store(built: tuple[Layout, Image]) -> None:
     assert image.user == "debian"
     assert any(name.startswith("linux-image-6") for name in facts["packages"])
     assert not any("cloud-amd64" in name for name in facts["packages"] if "linux" in name)
-    assert build.damage(layout, image.digest) == []
+    assert shelf.damage(layout, image.digest) == []
     assert build.renew(layout, NAME, Deadline.after(60), lambda *_: None, force=False)[1] is False
 
 
@@ -148,7 +148,7 @@ def test_killed_build_ends_at_once_and_is_cleared_by_the_next(
         (own / "packages").symlink_to(cache.directory() / "packages")
         patch.setenv("XDG_CACHE_HOME", str(own.parent))
         child = subprocess.Popen([sys.executable, "-c", SCRIPT, layout.home])
-    wait_until(lambda: any(layout.images.glob(".tmp-*/work/tree/var/lib/dpkg")))
+    wait_until(lambda: any(layout.images.glob(".tmp-*/*/tree/var/lib/dpkg")))
     child.kill()
     child.wait()
     wait_until(lambda: not mentioned(layout.home))

@@ -16,7 +16,7 @@ import uuid
 from typing import Any
 
 from vmctl.deadline import Deadline
-from vmctl.images import blobs, cache, catalog, ext4, initramfs, oci, program, recipes
+from vmctl.images import blobs, catalog, ext4, initramfs, oci, program, recipes, shelf
 from vmctl.images.job import Progress
 from vmctl.machine.model import DiskFormat, Image
 from vmctl.store import files
@@ -28,7 +28,6 @@ TINY = "tiny"
 READY = "^vmctl-container: ready"
 
 _PARTS = "container"
-_FACTS_FORMAT = 1
 _READY_SECONDS = 60.0
 _MEMORY = 160 << 20
 _SECTOR = 512
@@ -78,7 +77,7 @@ def _make(
     contents = spool / oci.CONTENTS
     size = ext4.write(tree, disk, contents, _uuid(found.diff_ids), work.deadline)
     disk.chmod(files.SHARED)
-    described = {disk.name: _described(disk)}
+    described = {disk.name: shelf.described(disk)}
     origin = pathlib.Path(tiny.kernel).parent
     for name in (catalog.KERNEL, catalog.BZIMAGE):
         if (origin / name).exists():
@@ -86,9 +85,8 @@ def _make(
     first = pathlib.Path(tiny.initrd).read_bytes()
     second = initramfs.archive(_entries(runs, size // _SECTOR) | _tools(first))
     files.write(work.draft / catalog.INITRD, first + second, files.SHARED)
-    described[catalog.INITRD] = _described(work.draft / catalog.INITRD)
+    described[catalog.INITRD] = shelf.described(work.draft / catalog.INITRD)
     facts = {
-        "format": _FACTS_FORMAT,
         "description": f"a container: {' '.join(runs.argv)}"[:200],
         # There is no boot loader on the disk.
         "boot": "kernel",
@@ -145,8 +143,4 @@ def _shared(source: pathlib.Path, place: pathlib.Path) -> dict[str, Any]:
     except OSError:
         shutil.copyfile(source, place)
         place.chmod(files.SHARED)
-    return _described(place)
-
-
-def _described(path: pathlib.Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": cache.sha256_of(path)}
+    return shelf.described(place)

@@ -19,7 +19,6 @@ from vmctl.images import cache, namespace, packages
 from vmctl.images.packages import Package
 
 _INSTALL = re.compile(r"^Inst (\S+) .*?\((\S+) ", re.MULTILINE)
-_SEED_SIZE = 1 << 16
 _TRANSLATIONS = (
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/doc/*",

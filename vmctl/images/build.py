@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -83,13 +84,17 @@ def _builder(name: str) -> Builder:
         from vmctl.images import debian
 
         return debian.make
+    if kind == "lab":
+        from vmctl.images import lab_host
+
+        return functools.partial(lab_host.make, ensure)
     if kind == "pull":
         from vmctl.images import pull
 
         return pull.make
     raise errors.UsageError(
         f"The recipe of image '{name}' names the builder '{kind}', which this vmctl does not have.",
-        hint="There is: tiny, debian, pull",
+        hint="There is: tiny, debian, lab, pull",
     )
 
 

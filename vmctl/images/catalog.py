@@ -150,6 +150,7 @@ def _image(known: Mapping[str, Any], digest: str, directory: pathlib.Path) -> Im
         user=str(known.get("user", "")),
         ready_when=str(known.get("ready_when", "")),
         boot=str(known.get("boot", "")),
+        container="program" in known,
     )
 
 

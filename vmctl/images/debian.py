@@ -12,6 +12,7 @@ import shlex
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from vmctl import errors, process, sizes
 from vmctl.deadline import Deadline
@@ -66,30 +67,65 @@ _EARLY_MODULES = (
 """What it takes to reach the root file system, and the CD-ROM with the seed."""
 
 
+@dataclass(frozen=True, slots=True)
+class System:
+    """A system to be made: what it is called, its packages, and what vmctl itself puts in.
+
+    `layers` are the recipes whose own files are put in, one over the other; the last one's command
+    line goes into the boot loader. `origin` is the digest of all that is vmctl's own.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    layers: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which packages a system is made of today, and the digest of all that goes into it."""
+
+    system: System
+    apt: packages.Apt
+    choice: packages.Choice
+    wanted: Sequence[packages.Package]
+    inputs: str
+
+
 def make(job: Job, directory: pathlib.Path) -> Product | None:
     """Build the image. Raises HostError, RefusedError, ProgramError, WaitTimeoutError."""
+    made_by = plan(job, System(job.name, PACKAGES, (job.name,), recipes.fingerprint(job.name)))
+    return None if job.known == made_by.inputs else carry_out(job, made_by, directory)
+
+
+def plan(job: Job, system: System) -> Plan:
+    """Look up what a system is to be made of. Raises HostError, WaitTimeoutError."""
     distribution.require_suite(SUITE)
     bootstrap.require_programs(_PROGRAMS)
-    choice = bootstrap.for_system(PACKAGES)
+    choice = bootstrap.for_system(system.packages)
     apt = packages.Apt(job.progress)
     wanted = apt.resolve(choice, job.deadline)
-    inputs = _inputs(job, wanted)
-    if job.known == inputs:
-        return None
+    return Plan(system, apt, choice, wanted, _inputs(job, system, wanted))
+
+
+def carry_out(job: Job, plan: Plan, directory: pathlib.Path) -> Product:
+    """Make a system, or take it from the cache. Raises as `make` does."""
+    system = plan.system
     _clear_leftovers(job, directory)
-    cached = debian_cache.take(job.name, inputs, directory)
+    cached = debian_cache.take(system.name, plan.inputs, directory)
     if cached is not None:
         return cached
     _require_space(directory)
     namespace.require(job.deadline)
-    wanted = apt.fetch(wanted, choice, _made(directory / "fetched"), job.deadline)
+    scratch = _made(directory / "fetched")
+    wanted = plan.apt.fetch(plan.wanted, plan.choice, scratch, job.deadline)
     tree = directory / "tree"
     try:
-        product = _assemble(job, wanted, tree)
+        product = _assemble(job, system, wanted, tree)
     finally:
         # Not all of it belongs to the user, who then could not remove it otherwise.
         namespace.remove_tree(tree, Deadline.after(60))
-    debian_cache.keep(job.name, product)
+    debian_cache.keep(system.name, product)
     return product
 
 
@@ -100,9 +136,9 @@ def _clear_leftovers(job: Job, directory: pathlib.Path) -> None:
             namespace.remove_tree(leftover, job.deadline)
 
 
-def _inputs(job: Job, wanted: Sequence[packages.Package]) -> str:
+def _inputs(job: Job, system: System, wanted: Sequence[packages.Package]) -> str:
     versions = sorted((each.name, each.version, each.sha256) for each in wanted)
-    return job.inputs([recipes.fingerprint(job.name), versions])
+    return job.inputs([system.origin, versions])
 
 
 def _made(directory: pathlib.Path) -> pathlib.Path:
@@ -120,10 +156,12 @@ def _require_space(directory: pathlib.Path) -> None:
         )
 
 
-def _assemble(job: Job, wanted: Sequence[packages.Package], tree: pathlib.Path) -> Product:
+def _assemble(
+    job: Job, system: System, wanted: Sequence[packages.Package], tree: pathlib.Path
+) -> Product:
     directory = tree.parent
     job.progress("Installing packages", 0, 0)
-    hooks = _hooks(job.name, directory)
+    hooks = _hooks(system.layers, directory)
     bootstrap.install(wanted, tree, SUITE, hooks, job.deadline)
     release = _release(tree)
     job.progress("Making the disk", 0, 0)
@@ -131,18 +169,18 @@ def _assemble(job: Job, wanted: Sequence[packages.Package], tree: pathlib.Path) 
     contents: Mapping[str, bytes] = {
         catalog.BZIMAGE: bzimage,
         catalog.KERNEL: kernel.uncompressed(bzimage, job.deadline) or bzimage,
-        catalog.INITRD: _initramfs(job.name, tree, release, job.deadline),
+        catalog.INITRD: _initramfs(system.layers, tree, release, job.deadline),
     }
     for name, content in contents.items():
         (directory / name).write_bytes(content)
-    disk = _disk(tree, release, recipes.read(job.name).cmdline, job.deadline)
+    disk = _disk(tree, release, recipes.read(system.layers[-1]).cmdline, job.deadline)
     job.progress("Compressing the disk", 0, 0)
     name = catalog.disk_name(DiskFormat.QCOW2)
-    _compress(disk, directory / name, job.deadline)
+    compress(disk, directory / name, job.deadline)
     disk.unlink()
     return Product(
         files={each: directory / each for each in (*contents, name)},
-        inputs=_inputs(job, wanted),
+        inputs=_inputs(job, system, wanted),
         facts={
             "disk_format": DiskFormat.QCOW2.value,
             "size": DISK_SIZE,
@@ -152,22 +190,34 @@ def _assemble(job: Job, wanted: Sequence[packages.Package], tree: pathlib.Path) 
     )
 
 
-def _hooks(name: str, directory: pathlib.Path) -> bootstrap.Hooks:
-    """Lay the project's own part of the image out and return the commands that put it in."""
+def _hooks(layers: Sequence[str], directory: pathlib.Path) -> bootstrap.Hooks:
+    """Lay the project's own parts of the image out and return the commands that put them in."""
     own = _made(directory / "own")
-    for path, content in recipes.files(name):
-        place = own / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        place.chmod(0o755 if content.startswith(b"#!") else 0o644)
+    for layer in layers:
+        for path, content in recipes.files(layer):
+            place = own / layer / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+            place.chmod(0o755 if content.startswith(b"#!") else 0o644)
     for place in own.rglob("*/"):
         place.chmod(0o755)
-    last = " ".join(shlex.quote(str(word)) for word in (own / "root", ROOT, *grub.BIOS_MODULES))
+    last = " ".join(shlex.quote(str(word)) for word in (ROOT, *grub.BIOS_MODULES))
     return bootstrap.Hooks(
         # What packages look at while they are being installed.
-        before=f'cp -r --no-preserve=ownership -T {shlex.quote(str(own / "early"))} "$1"',
-        after=f'{shlex.quote(str(own / "finish"))} "$1" {last}',
+        before=" && ".join(
+            f'cp -r --no-preserve=ownership -T {_quoted(own / layer / "early")} "$1"'
+            for layer in layers
+            if (own / layer / "early").is_dir()
+        ),
+        after=" && ".join(
+            f'{_quoted(own / layer / "finish")} "$1" {_quoted(own / layer / "root")} {last}'
+            for layer in layers
+        ),
     )
+
+
+def _quoted(path: pathlib.Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _release(tree: pathlib.Path) -> str:
@@ -179,7 +229,9 @@ def _release(tree: pathlib.Path) -> str:
     return found[0].removeprefix("vmlinuz-")
 
 
-def _initramfs(name: str, tree: pathlib.Path, release: str, deadline: Deadline) -> bytes:
+def _initramfs(
+    layers: Sequence[str], tree: pathlib.Path, release: str, deadline: Deadline
+) -> bytes:
     """Return what QEMU starts the kernel with: busybox, a script, and the drivers of disks."""
     top = f"lib/modules/{release}"
     chosen = modules.chosen(tree / top, _EARLY_MODULES, deadline)
@@ -194,15 +246,15 @@ def _initramfs(name: str, tree: pathlib.Path, release: str, deadline: Deadline) 
     for path in ("dev", "proc", "sys", "root"):
         entries[path] = initramfs.directory()
     entries["dev/console"] = initramfs.character_device(5, 1)
-    for path, content in recipes.files(name):
+    own = [file for layer in layers for file in recipes.files(layer)]
+    for path, content in own:
         if path.startswith("initrd/"):
             entries[path.removeprefix("initrd/")] = initramfs.regular(content, 0o755)
     return initramfs.archive(entries)
 
 
-def _disk(tree: pathlib.Path, release: str, cmdline: str, deadline: Deadline) -> pathlib.Path:
-    """Make the disk, partitions and boot loaders and all, as a sparse raw file beside `tree`."""
-    bios, efi, root = partitions.arrange(
+def _partitions() -> Sequence[partitions.Partition]:
+    return partitions.arrange(
         [
             partitions.Wish(14, partitions.BIOS_BOOT, "bios", _BIOS_SIZE),
             partitions.Wish(15, partitions.EFI_SYSTEM, "efi", _EFI_SIZE),
@@ -211,6 +263,16 @@ def _disk(tree: pathlib.Path, release: str, cmdline: str, deadline: Deadline) ->
         DISK_SIZE,
         _DISK,
     )
+
+
+def root_offset() -> int:
+    """Return where on the disk (bytes) the root file system begins."""
+    return _partitions()[-1].offset
+
+
+def _disk(tree: pathlib.Path, release: str, cmdline: str, deadline: Deadline) -> pathlib.Path:
+    """Make the disk, partitions and boot loaders and all, as a sparse raw file beside `tree`."""
+    bios, efi, root = _partitions()
     loader = tree / "usr/lib/grub/i386-pc/boot.img"
     boot_code = grub.boot_code(loader.read_bytes(), bios.start)
     core = grub.core((tree / "boot/grub/i386-pc/core.img").read_bytes(), bios.start)
@@ -250,7 +312,7 @@ def _file_system(
     )
 
 
-def _compress(raw: pathlib.Path, target: pathlib.Path, deadline: Deadline) -> None:
+def compress(raw: pathlib.Path, target: pathlib.Path, deadline: Deadline) -> None:
     """Write the disk as compressed qcow2: a quarter of the size, and no slower to start from."""
     process.run(
         [
@@ -258,4 +320,5 @@ def _compress(raw: pathlib.Path, target: pathlib.Path, deadline: Deadline) -> No
             *("-o", "compression_type=zstd", raw, target),
         ],
         deadline,
+        interruptible=True,
     )

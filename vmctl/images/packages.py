@@ -31,8 +31,8 @@ class Package:
     """What the package lists say of it, as they say it."""
 
     @property
-    def library(self) -> bool:
-        """True for a package that holds shared libraries."""
+    def holds_libraries(self) -> bool:
+        """True for a package of shared libraries."""
         return self.section.rsplit("/", 1)[-1] == "libs"
 
 
@@ -132,7 +132,9 @@ class Apt:
             "Dir::Cache::srcpkgcache=",
         )
         options = [word for option in own for word in ("-o", option)] if self._own_lists else []
-        return process.run([argv[0], *options, *argv[1:]], deadline, cwd=cwd, check=False)
+        return process.run(
+            [argv[0], *options, *argv[1:]], deadline, cwd=cwd, check=False, interruptible=True
+        )
 
 
 Choice = Callable[[Apt, Deadline], list[Package]]
@@ -238,7 +240,7 @@ def _libraries(known: Mapping[str, Package], tools: Iterable[str]) -> list[Packa
     waiting = [name for tool in tools for name in known[tool].depends]
     while waiting:
         package = known.get(waiting.pop())
-        if package is not None and package.library and package.name not in found:
+        if package is not None and package.holds_libraries and package.name not in found:
             found[package.name] = package
             waiting += package.depends
     return list(found.values())
@@ -253,4 +255,4 @@ def unpack(wanted: Sequence[Package], target: pathlib.Path, deadline: Deadline) 
                 f"The package '{package.name}' vanished from '{cache.directory()}'.",
                 hint="Run the same command again.",
             )
-        process.run(["dpkg-deb", "--extract", archive, target], deadline)
+        process.run(["dpkg-deb", "--extract", archive, target], deadline, interruptible=True)

@@ -32,7 +32,6 @@ class ImageInfo:
     path: str
     format: DiskFormat
     virtual_size: int
-    actual_size: int
     backing: str = ""
     data_file: str = ""
     encrypted: bool = False
@@ -72,7 +71,6 @@ def _parsed(place: str, format: DiskFormat, text: str) -> ImageInfo:  # noqa: A0
             path=place,
             format=format,
             virtual_size=int(data["virtual-size"]),
-            actual_size=int(data.get("actual-size", 0)),
             backing=str(data.get("backing-filename", "")),
             data_file=str(specific.get("data-file", "")),
             encrypted=bool(data.get("encrypted", False)) or "encrypt" in specific,
@@ -100,7 +98,7 @@ def create_overlay(
     """
     deadline = deadline or Deadline.after(_PATIENCE)
     below = info(base, base_format, deadline)
-    wanted = _rounded(size) or below.virtual_size
+    wanted = whole_sectors(size) or below.virtual_size
     if wanted < below.virtual_size:
         raise errors.UsageError(
             f"A disk of {size} bytes is smaller than the image '{below.path}', which has "
@@ -117,12 +115,28 @@ def create_blank(path: pathlib.Path, size: int, deadline: Deadline | None = None
     if size <= 0:
         raise errors.UsageError(f"A disk cannot have a size of {size} bytes.")
     deadline = deadline or Deadline.after(_PATIENCE)
-    _create(path, [], _rounded(size), deadline)
+    _create(path, [], whole_sectors(size), deadline)
     return info(path, DiskFormat.QCOW2, deadline)
 
 
-def _rounded(size: int) -> int:
+def whole_sectors(size: int) -> int:
+    """Return the size that an image of `size` bytes gets."""
     return -(-size // _SECTOR) * _SECTOR
+
+
+def grow(path: pathlib.Path, size: int, deadline: Deadline) -> None:
+    """Give a qcow2 that nobody uses a larger size in bytes; what is there stays.
+
+    qemu-img itself refuses to make one smaller unless it is told to. Raises HostError when the
+    disk is full.
+    """
+    words = ["resize", "-q", "-f", DiskFormat.QCOW2, str(path), str(whole_sectors(size))]
+    try:
+        run(words, deadline)
+    except errors.ProgramError as problem:
+        if "No space left" in problem.details or "quota" in problem.details:
+            raise files.unusable(path, OSError(0, "No space left on device")) from None
+        raise
 
 
 def _create(path: pathlib.Path, words: Sequence[str], size: int, deadline: Deadline) -> None:

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import stat
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vmctl import errors, shipped
@@ -29,6 +30,8 @@ _BUILDERS = {
 }
 """The modules beside this one that decide what is in an image, for each builder."""
 
+_WITH_VMCTL = "lab"
+"""The builder that puts vmctl itself into an image."""
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
@@ -96,16 +99,54 @@ def files(name: str) -> list[tuple[str, bytes]]:
 def fingerprint(name: str) -> str:
     """Return the sha256 (hex) of all that vmctl itself puts into an image.
 
-    It is compared at each `up`: it reads a few small files and parses none.
+    It is compared at each `up`: it reads a few small files and parses none. An image with vmctl in
+    it is the exception: all of vmctl is read.
     """
-    digest = hashlib.sha256()
     recipe = path(name)
-    text = recipe.read_bytes()
-    parts = [(recipe.name, text), *files(name)]
+    found = re.search(rb"^builder: *([a-z]+)", recipe.read_bytes(), re.MULTILINE)
+    builder = found[1].decode() if found else ""
+    own = own_sources() if builder == _WITH_VMCTL else []
+    return _digest((*_parts(name, builder), *own))
+
+
+def system_fingerprint(layers: Iterable[str]) -> str:
+    """Return the sha256 (hex) of what goes into a Debian system of several recipes' files."""
+    return _digest(part for name in layers for part in _parts(name, "debian"))
+
+
+def own_sources() -> list[tuple[str, bytes]]:
+    """Return vmctl itself as it is installed: path below the package, and content, sorted.
+
+    The recipes and templates are at the place that they have in a wheel.
+    """
+    package = pathlib.Path(__file__).parents[1]
+    found = [
+        (path.relative_to(package).as_posix(), path)
+        for path in package.rglob("*")
+        if "shipped" not in path.relative_to(package).parts
+    ]
+    for data in ("images", "templates"):
+        top = shipped.directory(data)
+        found += [
+            (f"shipped/{data}/{path.relative_to(top).as_posix()}", path) for path in top.rglob("*")
+        ]
+    return [
+        (name, path.read_bytes())
+        for name, path in sorted(found)
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+
+def _parts(name: str, builder: str) -> list[tuple[str, bytes]]:
+    """Return a recipe, its files, and the modules of a builder."""
+    recipe = path(name)
     here = pathlib.Path(__file__).parent
-    builder = re.search(rb"^builder: *([a-z]+)", text, re.MULTILINE)
-    modules = _BUILDERS.get(builder[1].decode() if builder else "", ())
-    parts += [(module, (here / module).read_bytes()) for module in modules]
+    modules = ((each, (here / each).read_bytes()) for each in _BUILDERS.get(builder, ()))
+    return [(recipe.name, recipe.read_bytes()), *files(name), *modules]
+
+
+def _digest(parts: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
     for place, content in parts:
         digest.update(f"{place}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()

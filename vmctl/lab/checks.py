@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from vmctl.lab import amount
+from vmctl.lab import amount, caveat
 from vmctl.lab.direct import MODE as HOST
 from vmctl.lab.results import Contender, State
 from vmctl.lab.summary import Cell, Row, Summary
@@ -146,7 +146,8 @@ EXPECTATIONS = (
 
 def notes(found: Summary) -> Iterator[Note]:
     """Yield a note for each expectation that the comparison has both sides of, and general ones."""
-    if not found.results.against_itself:
+    # What was published is of hardware.
+    if not found.results.against_itself and not caveat.applies(found.results):
         for expectation in EXPECTATIONS:
             yield from _judged(found, expectation)
     yield from _surroundings(found)

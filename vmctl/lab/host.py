@@ -10,6 +10,7 @@ from typing import Any
 from vmctl.host.facts import HostFacts
 from vmctl.host.verdict import Verdict
 from vmctl.hypervisor.connection import Connection
+from vmctl.lab import caveat
 from vmctl.store.storage import Storage
 
 _SYS = pathlib.Path("/sys")
@@ -28,6 +29,7 @@ def describe(
         "memory_bytes": facts.memory_total,
         "kernel": facts.kernel,
         "virtual": facts.virtual,
+        caveat.MARK: facts.emulated,
         "kvm": "usable" if kvm.usable else "not usable",
         "kvm_cause": "" if kvm.usable else kvm.cause,
         "qemu": _version(versions.qemu) if versions else "",

@@ -135,9 +135,20 @@ def spread(job: Job, probe: Probe, directory: pathlib.Path) -> tuple[Job, pathli
     disk = directory / "disk.raw"
     noise = random.Random(LENGTH).randbytes(job.size - len(content))
     files.write(disk, content + noise, files.SHARED)
-    with tarfile.open(fileobj=io.BytesIO(content)) as archived:
-        archived.extractall(directory, filter="data")
+    _unpack(content, directory)
     return job, disk
+
+
+def _unpack(content: bytes, directory: pathlib.Path) -> None:
+    """Write the regular files of our own archive; Debian 12's tarfile has no filter to ask for."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archived:
+        for entry in archived:
+            stream = archived.extractfile(entry)
+            if stream is not None:
+                path = directory / entry.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(stream.read())
+                path.chmod(entry.mode)
 
 
 def starter(inittab: bytes) -> bytes:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 import tempfile
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
+from vmctl.store import files
 
 SOURCE = pathlib.Path(__file__).parent / "probe" / "probe.c"
+BROUGHT = SOURCE.with_name("brought")
+"""A probe that another host has compiled, as for the lab host, which has no compiler."""
+
 # -march says which instructions there may be: those that every x86-64 processor and TCG have.
 _FLAGS = ("-std=gnu11", "-O2", "-march=x86-64", "-static", "-s", "-Wl,--build-id=none")
 _SECONDS = 120.0
@@ -36,7 +41,13 @@ class Probe:
 
 
 def compile_into(directory: pathlib.Path) -> Probe:
-    """Compile the probe. Raises HostError where there is no compiler or no static C library."""
+    """Compile the probe, unless it came from elsewhere and is of this very source.
+
+    Raises HostError where there is no compiler or no static C library.
+    """
+    brought = _brought(directory)
+    if brought is not None:
+        return brought
     compiler = process.find("gcc") or process.find("cc")
     if compiler is None:
         raise errors.HostError(
@@ -61,4 +72,26 @@ def compile_into(directory: pathlib.Path) -> Probe:
     version = process.run([compiler, "--version"], deadline).text.partition("\n")[0]
     return Probe(
         path=path, digest=hashlib.sha256(path.read_bytes()).hexdigest(), compiler=version.strip()
+    )
+
+
+def papers(probe: Probe) -> bytes:
+    """Return what lies beside a probe that is brought to another host (`BROUGHT`)."""
+    return json.dumps(probe.as_dict()).encode()
+
+
+def _brought(directory: pathlib.Path) -> Probe | None:
+    """Return a copy of the probe that another host has compiled of the same source, if any."""
+    told = files.read_json(BROUGHT.with_suffix(".json")) or {}
+    here = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    if told.get("source_sha256") != here or not BROUGHT.is_file():
+        return None
+    path = directory / "probe"
+    content = BROUGHT.read_bytes()
+    path.write_bytes(content)
+    path.chmod(_EXECUTABLE)
+    return Probe(
+        path=path,
+        digest=hashlib.sha256(content).hexdigest(),
+        compiler=str(told.get("compiler", "")),
     )

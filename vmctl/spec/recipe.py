@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vmctl.spec import scalars, source, validation
 from vmctl.spec.choices import Boot
-from vmctl.spec.model import Strict
+from vmctl.spec.strict import Strict
 
 
 class Driver(enum.StrEnum):
@@ -28,6 +28,7 @@ class Builder(enum.StrEnum):
 
     TINY = "tiny"
     DEBIAN = "debian"
+    LAB = "lab"
     PULL = "pull"
 
 

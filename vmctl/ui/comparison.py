@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 
-from vmctl.lab import amount, checks, estimate, summary
+from vmctl.lab import amount, caveat, checks, estimate, summary
 from vmctl.lab.decision import Outcome
 from vmctl.lab.results import State
 from vmctl.lab.summary import Cell, Row, Summary
@@ -50,6 +50,9 @@ def lines(found: Summary, out: terminal.Terminal) -> Iterator[str]:
 def _head(found: Summary, out: terminal.Terminal) -> Iterator[str]:
     results = found.results
     yield out.painted(escape.one_line(results.title or "this host"), palette.HEADING)
+    for sentence in caveat.sentences(results):
+        for line in _folded(escape.one_line(sentence), out.width):
+            yield out.painted(line, palette.ATTENTION)
     if results.state is State.PARTIAL:
         yield out.painted(f"Partial: {escape.one_line(results.why)}.", palette.ATTENTION)
     for each in results.contenders:

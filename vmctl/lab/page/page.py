@@ -6,7 +6,7 @@ import html
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from vmctl.lab import amount, checks, findings, summary
+from vmctl.lab import amount, caveat, checks, findings, summary
 from vmctl.lab.page import sections
 from vmctl.lab.results import State
 from vmctl.lab.summary import Summary
@@ -54,6 +54,7 @@ def _report(found: Summary) -> Iterator[str]:
     yield "<h1>What virtualization costs</h1>"
     yield f'<p class="lead soft">{html.escape(results.title or "on this host")}</p>'
     yield from _chips(found)
+    yield from _caveat(found)
     yield from sections.contents(found)
     yield from sections.cards(found)
     yield from _findings(found)
@@ -89,6 +90,8 @@ def _chips(found: Summary) -> Iterator[str]:
         f"Linux {host.get('kernel', '')}" if host.get("kernel") else "",
     ]
     yield "<p>"
+    if caveat.applies(results):
+        yield f'<span class="chip alarm">{html.escape(caveat.SHORT)}</span>'
     if results.state is State.PARTIAL:
         yield f'<span class="chip alarm">partial: {html.escape(results.why)}</span>'
     if results.against_itself:
@@ -99,6 +102,14 @@ def _chips(found: Summary) -> Iterator[str]:
         if chip.strip():
             yield f'<span class="chip">{html.escape(chip)}</span>'
     yield "</p>"
+
+
+def _caveat(found: Summary) -> Iterator[str]:
+    """Yield what the figures are not, where their processor is emulated."""
+    sentences = caveat.sentences(found.results)
+    if sentences:
+        text = " ".join(html.escape(sentence) for sentence in sentences)
+        yield f'<p class="panel caveat"><strong>Nested.</strong> {text}</p>'
 
 
 def _notes(found: Summary) -> Iterator[str]:
