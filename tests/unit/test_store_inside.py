@@ -23,6 +23,7 @@ def test_round_trip(place: MachineFiles) -> None:
     assert inside.read(place) == Inside()
     inside.write(place, FULL)
     assert inside.read(place) == FULL
+    assert inside.parse(place.inside.read_text()) == FULL
     assert stat.S_IMODE(place.inside.stat().st_mode) == 0o600
 
 
@@ -30,3 +31,4 @@ def test_round_trip(place: MachineFiles) -> None:
 def test_damage(place: MachineFiles, text: str) -> None:
     place.inside.write_text(text)
     assert inside.read(place) == Inside()
+    assert inside.parse(text) == Inside()

@@ -20,7 +20,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.images import containers
 from tests.vm.conftest import PATIENCE, Result, Site
+from tests.vm.test_image_store import BUSYBOX
 from vmctl.images import cache
 
 pytestmark = [
@@ -348,4 +350,76 @@ def test_what_the_user_may_not_read_no_guest_gets(user: User) -> None:
     place.chmod(0o700)
     path, name = user.spec("accel: tcg\ndevices: virtio\nmounts: [{host: ./roots, guest: /x}]\n")
     assert "you may not read it yourself" in user.run("up", path, status=5).err
+    assert not (user.store / "machines" / name).exists()
+
+
+def test_a_container_image_becomes_a_machine(user: User) -> None:
+    """The programs that write the disk's file system need no right that only root has."""
+    archive = containers.saved(
+        user.specs / "app.tar",
+        containers.layer(
+            containers.directory("bin"),
+            containers.file("bin/busybox", BUSYBOX.read_bytes(), mode=0o755),
+            containers.symlink("bin/sh", "busybox"),
+            containers.file("owned", b"by somebody else\n", uid=1234, gid=4321, mode=0o640),
+            containers.file(
+                "program", b"#!/bin/sh\necho it runs\nwhile :; do read -r line; done\n", mode=0o755
+            ),
+        ),
+        Entrypoint=["/program"],
+        Cmd=None,
+    )
+    user.own()
+    user.run("image", "import", "app", str(archive))
+    assert {path.stat().st_uid for path in (user.store / "images").rglob("*")} == {NOBODY}
+    name = user.name("box")
+    path = user.specs / f"{name}.yaml"
+    path.write_text(
+        f"name: {name}\nproject: {name}\nimage: app\nmemory: 160MiB\n"
+        "accel: tcg\ndevices: virtio\nboot: disk\n"
+    )
+    user.own()
+    assert "no boot loader" in flat(user.run("up", str(path), status=2))
+    assert not (user.store / "machines" / name).exists()
+    path.write_text(path.read_text().replace("boot: disk\n", ""))
+    user.run("up", str(path))
+    look = "/bin/busybox stat -c '%u %g %a' /owned; /bin/busybox cat /owned"
+    said = user.run("exec", name, "--", "sh", "-c", look).out
+    assert said == "1234 4321 640\nby somebody else\n"
+    assert "it runs" in user.run("logs", name).out
+    user.run("down", "-y", name)
+
+
+@pytest.mark.long
+def test_debian(user: User, site: Site, debian: str) -> None:
+    digest = site.run("image", "inspect", debian, "--json").json["digest"]
+    shutil.copytree(site.home / "images" / digest, user.store / "images" / digest)
+    record = f"image-names/{debian}.json"
+    shutil.copyfile(site.home / record, user.store / record)
+    name = user.name("deb")
+    path = user.specs / f"{name}.yaml"
+    path.write_text(
+        f"name: {name}\nproject: {name}\nimage: {debian}\nmemory: 512MiB\n"
+        "accel: tcg\ndevices: virtio\nuser: dev\n"
+    )
+    user.own()
+    user.run("up", str(path))
+    assert owner_of(user.qemu(name)) == NOBODY
+    said = user.run(
+        "exec", name, "--", "sh", "-c", "id -un; sudo -n id -u; hostname; exit 3", status=3
+    )
+    assert said.out.split() == ["dev", "0", name]
+    over_ssh = subprocess.run(
+        [*BECOME, "ssh", "-F", str(user.store / "machines" / name / "ssh.config"), name, "id -un"],
+        env=user.env,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (over_ssh.returncode, over_ssh.stdout) == (0, "dev\n"), over_ssh
+    user.run("stop", name)
+    user.run("down", "-y", name)
     assert not (user.store / "machines" / name).exists()

@@ -63,6 +63,13 @@ def run(
                 hint="Give it longer: timeout: 2h beside the step; then run vmctl up again.",
                 details=heard.tail,
             ) from problem
+        except script.LostError as problem:
+            problem.hint += (
+                ". A step that wants its guest restarted says so, and leaves it to vmctl: "
+                "reboot: true beside it"
+            )
+            problem.details = problem.details or heard.tail
+            raise
     if status != 0:
         raise errors.GuestError(
             f"Provision step '{step.name}' of machine '{access.name}' {_how(status)}.",

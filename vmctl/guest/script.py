@@ -25,12 +25,18 @@ from vmctl.guest.ssh import Access
 
 ROOT = "root"
 _SSH_FAILED = 255
+_FAREWELL_SECONDS = 2.0
 _POLL = 0.1
 _CHUNK = 1 << 16
 _LONGEST_LINE = 4096
 """Bytes of a line without an end, as of a progress bar, that are held back."""
 
 _SHEBANG = re.compile(rb"#![ \t]*([^ \t\r\n]+)(?:[ \t]+([^\r\n]*?))?[ \t]*\r?(?:\n|$)")
+
+
+class LostError(errors.GuestError):
+    """The guest broke the connection while the script ran."""
+
 
 Heard = Callable[[bytes], None]
 """Is given the output as it comes, standard output and standard error in one."""
@@ -58,14 +64,18 @@ def run(
     """Run a script to its end and return its exit status (128 and the signal for a killed one).
 
     Raises WaitTimeoutError at the deadline, InterruptError when cancelled (the guest ends the
-    script in both cases), and what `guest.ssh` raises for a guest that cannot be reached.
+    script in both cases), LostError, and what `guest.ssh` raises for a guest that it cannot reach.
     """
     ssh.connect(access, deadline)
     mark = f"vmctl-{secrets.token_hex(8)}"
     argv = ssh.command(access, [_become(access.user, script.user)], shared=True)
     with process.beside(argv) as child:
         talk = _Talk(access, child, mark, heard)
-        return talk.until_over(_program(script, mark), deadline, cancelled)
+        status = talk.until_over(_program(script, mark), deadline, cancelled)
+        # Dropbear closes a session that begins while another one is being cut off. Where a daemon
+        # of the script's still holds the output, there is no better end.
+        process.ended(child, _FAREWELL_SECONDS)
+        return status
 
 
 def _become(login: str, user: str) -> str:
@@ -209,7 +219,7 @@ class _Talk:
         status = self._child.wait()
         if status == _SSH_FAILED:
             # The login worked a moment ago.
-            return errors.GuestError(
+            return LostError(
                 f"Machine '{self._access.name}' broke the ssh connection while a script ran in it.",
                 hint="See whether its guest stopped or started anew: "
                 f"vmctl logs {self._access.name}",

@@ -32,7 +32,9 @@ from vmctl.lifecycle.steps import Site
 from vmctl.machine.model import Disk, DiskFormat, Machine, Nic
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
-from vmctl.store import files, records
+from vmctl.store import files, inside, records
+from vmctl.store import snapshots as trees
+from vmctl.store.inside import Inside
 from vmctl.store.layout import Layout, MachineFiles
 
 _SECONDS = 3600.0
@@ -92,6 +94,13 @@ def _stopped(site: Site, observed: Observed, request: Request) -> Machine:
     machine = taking.machine_of(observed)
     if not machine.disks:
         raise errors.UsageError(f"Machine '{name}' has no disk: there is nothing to copy.")
+    if any(disk.external for disk in machine.disks):
+        raise errors.UsageError(
+            f"Machine '{name}' has disks that are not vmctl's own; what shares an image with them "
+            "cannot be told.",
+            hint="Copy them: qemu-img convert -O qcow2 DISK NEW.qcow2 - and name them in a spec "
+            "(disks: path).",
+        )
     if machine.nvram or machine.tpm:
         raise errors.UsageError(
             f"Machine '{name}' has UEFI variables or a TPM of its own, which are not copied.",
@@ -142,9 +151,19 @@ def _make(site: Site, source: Machine, request: Request, worker: Worker) -> None
         with contextlib.suppress(FileNotFoundError):
             steps.write_files(site, machine, old.spec.read_bytes())
         first_boot.prepare(site.layout, machine)
+        inside.write(new, _inherited(old, request.snapshot))
         steps.define(site, machine)
         _remember(site, source.name, machine)
         records.finish(new)
+
+
+def _inherited(old: MachineFiles, snapshot: str) -> Inside:
+    """Return what was done inside by the time of the copied disks; nothing that was of a run."""
+    known = inside.read(old)
+    if snapshot:
+        detail = trees.read_detail(old, snapshot)
+        known = inside.parse(detail.files.get("inside", "") if detail is not None else "")
+    return dataclasses.replace(known, mounted="", run="", console=0)
 
 
 def _renamed(source: Machine, name: str, place: MachineFiles) -> Machine:
@@ -192,7 +211,10 @@ def _convert(disk: Disk, target: pathlib.Path, words: list[str], deadline: Deadl
     command = ["qemu-img", "convert", "-f", disk.format, "-O", "qcow2", *words]
     try:
         process.run(
-            [*command, disk.file, target], deadline, limits=process.Limits(address_space=_MEMORY)
+            [*command, disk.file, target],
+            deadline,
+            limits=process.Limits(address_space=_MEMORY),
+            interruptible=True,
         )
     except errors.ProgramError as problem:
         target.unlink(missing_ok=True)
@@ -243,6 +265,14 @@ def _commit(site: Site, machine: Machine, request: Request, worker: Worker) -> N
             f"Machine '{machine.name}' has no system disk that could become an image: its image "
             "is a kernel that runs from memory.",
             hint="Use an image with a disk, debian-12 for one.",
+        )
+    base = catalog.stored(site.layout, machine.image.digest) if machine.image else None
+    if base is not None and base.container:
+        raise errors.UsageError(
+            f"Machine '{machine.name}' has the files of a container image on its disk, and no boot "
+            "loader: no machine could start from an image of it.",
+            hint=f"Copy it instead: vmctl clone {machine.name} NEW; or change the container image, "
+            "and import it again.",
         )
     known = None
     with contextlib.suppress(errors.NotFoundError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vmctl.deadline import Deadline
 from vmctl.guest import provision
 from vmctl.guest.ssh import Access
-from vmctl.lifecycle import sharing
+from vmctl.lifecycle import reboot, sharing
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine.model import Machine
@@ -60,10 +60,13 @@ def carry_out(site: Site, machine: Machine, which: Provision, worker: Worker) ->
         access = sharing.reach(site, machine.name, deadline, worker)
         known = _of_this_run(machine, inside.read(place), access.run)
         if which is Provision.ALL:
-            known = dataclasses.replace(known, steps=(), complete=False)
+            known = dataclasses.replace(known, steps=(), complete=False, leaving="")
         first = provision.first_to_run(wanted, known.steps, complete=known.complete)
         known = dataclasses.replace(known, run=access.run)
-        _run(site, access, wanted, first, known, worker)
+        if known.leaving:
+            inside.write(place, known)
+            access, known = _restarted(site, machine, access, worker)
+        _run(site, machine, access, wanted, first, known, worker)
 
 
 def _due(
@@ -90,8 +93,23 @@ def _of_this_run(machine: Machine, known: Inside, run: str) -> Inside:
     return known
 
 
+def _restarted(
+    site: Site, machine: Machine, access: Access, worker: Worker
+) -> tuple[Access, Inside]:
+    """Restart the guest; return the new way in, and what is remembered now."""
+    access = reboot.carry_out(site, machine, access, worker)
+    known = inside.read(site.layout.machine(machine.name))
+    return access, dataclasses.replace(known, run=access.run, failed="")
+
+
 def _run(
-    site: Site, access: Access, wanted: Sequence[Step], first: int, known: Inside, worker: Worker
+    site: Site,
+    machine: Machine,
+    access: Access,
+    wanted: Sequence[Step],
+    first: int,
+    known: Inside,
+    worker: Worker,
 ) -> None:
     place = site.layout.machine(access.name)
     for number, step in enumerate(wanted[first:], start=first + 1):
@@ -105,6 +123,9 @@ def _run(
             log = place.provision_log(number)
             provision.run(access, step, log, progress, lambda: worker.cancelled)
         steps = (*known.steps, provision.digest(step))
+        if step.reboot:
+            inside.write(place, dataclasses.replace(known, steps=steps))
+            access, known = _restarted(site, machine, access, worker)
         known = dataclasses.replace(known, steps=steps, failed="")
     if not known.complete:
         inside.write(place, dataclasses.replace(known, complete=True, failed=""))

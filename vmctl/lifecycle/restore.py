@@ -250,6 +250,7 @@ def _put_back(site: Site, way: _Way) -> None:
             **{
                 **{key: value for key, value in kept.items() if key in known},
                 "networks": tuple(kept.get("networks", ())),
+                "kept": before.kept,
             }
         )
         active = now.state.active

@@ -7,7 +7,7 @@ import dataclasses
 from vmctl import errors
 from vmctl.deadline import TCG_PATIENCE, Deadline
 from vmctl.guest import mounts as guest_mounts
-from vmctl.guest import ssh
+from vmctl.guest import signs
 from vmctl.guest.ssh import Access
 from vmctl.hypervisor import agent
 from vmctl.lifecycle import access as accesses
@@ -29,24 +29,28 @@ def reach(site: Site, name: str, deadline: Deadline, worker: Worker) -> Access:
     Raises what `lifecycle.access` raises for a machine that has none, WaitTimeoutError at the
     deadline.
     """
-    while True:
-        try:
-            access = accesses.find(site.connection, site.layout, name)
-        except errors.WaitTimeoutError:
-            if deadline.passed:
-                raise
-        else:
-            if ssh.answers(access.host, access.port, deadline.within(1.0)):
-                return access
-            if deadline.passed:
-                raise errors.WaitTimeoutError(
-                    f"Machine '{name}' did not answer ssh at {access.host} port {access.port} "
-                    f"within {deadline.seconds:g} s.",
-                    hint=f"See what it does: vmctl logs {name}",
-                )
-        if worker.cancelled:
-            raise errors.InterruptError("Interrupted; the machine goes on running.")
-        deadline.pause(_POLL)
+    greeting = signs.Greeting()
+    try:
+        while True:
+            try:
+                access = accesses.find(site.connection, site.layout, name)
+            except errors.WaitTimeoutError:
+                if deadline.passed:
+                    raise
+            else:
+                if greeting.heard(access.host, access.port):
+                    return access
+                if deadline.passed:
+                    raise errors.WaitTimeoutError(
+                        f"Machine '{name}' did not answer ssh at {access.host} port {access.port} "
+                        f"within {deadline.seconds:g} s.",
+                        hint=f"See what it does: vmctl logs {name}",
+                    )
+            if worker.cancelled:
+                raise errors.InterruptError("Interrupted; the machine goes on running.")
+            deadline.pause(_POLL)
+    finally:
+        greeting.close()
 
 
 def patience(machine: Machine) -> int:
