@@ -1,5 +1,7 @@
 """The domain XML of every template in every mode that it can have, compared to the letter.
 
+What no template shows is in `specs` beside this file.
+
 VMCTL_REGENERATE=1 rewrites the files; read the difference before you commit it.
 """
 
@@ -13,14 +15,15 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests import replay
-from vmctl.host.facts import HostFacts
+from vmctl.host.facts import Cgroups, HostFacts
 from vmctl.machine.model import Machine, Mode
 from vmctl.machine.xml import domain
 
 GOLDEN = pathlib.Path(__file__).parent / "xml"
+SPECS = pathlib.Path(__file__).parent / "specs"
 REGENERATE = os.environ.get("VMCTL_REGENERATE") == "1"
 FIRMWARE = ("uefi", "uefi-secure")
-NAMED = {"full", "hardware", "paravirt", "tcg-virtio", "nested"}
+NAMED = {"full", "hardware", "paravirt", "tcg-virtio", "nested", "lab-host"}
 """Templates that ask for one mode by name."""
 NEEDS_VIRTIO = {"mounts"}
 """Templates that the modes with emulated devices refuse."""
@@ -33,7 +36,21 @@ def host_for(mode: Mode) -> HostFacts:
     names = ("swtpm", "swtpm_setup", "virtiofsd")
     programs = {**facts.programs, **{name: f"/usr/bin/{name}" for name in names}}
     root = dataclasses.replace(facts.user, uid=0)
-    return dataclasses.replace(facts, firmware=FIRMWARE, programs=programs, user=root)
+    return dataclasses.replace(
+        facts,
+        firmware=FIRMWARE,
+        programs=programs,
+        user=root,
+        cgroups=cgroups_for(mode),
+        memory_locking=True,
+    )
+
+
+def cgroups_for(mode: Mode) -> Cgroups:
+    """Version 2 under KVM, version 1 else: their weights differ."""
+    version = 2 if mode.accel == "kvm" else 1
+    names = ("cpu", "cpuset", "memory", "blkio")
+    return Cgroups(versions=dict.fromkeys(names, version), processors="0-7")
 
 
 def settings(mode: Mode) -> tuple[str, ...]:
@@ -45,17 +62,19 @@ def settings(mode: Mode) -> tuple[str, ...]:
 def cases() -> list[tuple[str, Mode]]:
     found = [
         (template.stem, mode)
-        for template in sorted(replay.TEMPLATES.glob("*.yaml"))
+        for template in (*sorted(replay.TEMPLATES.glob("*.yaml")), *sorted(SPECS.glob("*.yaml")))
         for mode in Mode
         if template.stem not in NAMED or template.stem == mode.value
         if template.stem not in NEEDS_VIRTIO or mode.devices == "virtio"
     ]
-    return found + [("nested", mode) for mode in Mode]
+    return [*found, *(("nested", mode) for mode in Mode), ("lab-host", Mode.TCG_VIRTIO)]
 
 
 def rendered(template: str, mode: Mode) -> tuple[tuple[Machine, ...], str]:
     sets = () if template in NAMED - {"nested"} else settings(mode)
     path = replay.TEMPLATES / f"{template}.yaml"
+    if not path.exists():
+        path = SPECS / path.name
     found = replay.machines(path, replay.surroundings(host_for(mode)), *sets)
     # Files beside a spec are absolute by now, and every checkout lies elsewhere.
     machines = tuple(

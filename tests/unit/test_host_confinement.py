@@ -60,6 +60,40 @@ def test_version_2(host):
     assert found.limits["io.max"] == "8:0 riops=100; 8:16 riops=200"
 
 
+def test_the_weight_of_io(host):
+    assert host(V1).io_weight == 100
+    assert host(V2).io_weight is None
+    path = f"sys/fs/cgroup/{SLICE}/io.bfq.weight"
+    assert host({**V2, path: "default 300\n8:0 500\n"}).io_weight == 300
+
+
+def test_threads_say_where_they_may_run(host):
+    row = "Name:\tqemu\nCpus_allowed_list:\t{}\n"
+    same = {f"proc/42/task/{thread}/status": row.format("0-1") for thread in (42, 43)}
+    assert host(same).processors == "0-1"
+    assert host({**same, "proc/42/task/44/status": row.format("3")}).processors == "0-1 and 3"
+    assert host(same).shown("cpu.max") == ""
+
+
+def test_files_are_shown_with_their_content(host):
+    found = host(V1)
+    wanted = "cpu.cfs_quota_us 50000, cpu.cfs_period_us 100000"
+    assert found.shown("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us") == wanted
+
+
+def test_under_systemd_some_limits_are_one_group_below(host):
+    below = f"sys/fs/cgroup/{SLICE}/libvirt"
+    found = host(
+        {
+            **V2,
+            f"{below}/cpu.weight": "100\n",
+            f"{below}/cpu.max": "50000 100000\n",
+            f"{below}/memory.max": "max\n",
+        }
+    )
+    assert (found.cpu_weight, found.cpu_quota, found.memory_limit) == (200, 50.0, 3 << 30)
+
+
 def test_both_at_once(host):
     both = {**V1, "proc/self/mounts": V1["proc/self/mounts"] + V2["proc/self/mounts"]}
     assert host(both).version == "v1 and v2 (hybrid)"

@@ -1,5 +1,7 @@
 """Limits: scaled as the kernel has them, and the same after a way through XML."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 from vmctl.machine import limits
 from vmctl.machine.limits import Limits
 from vmctl.machine.xml import limits as limits_xml
+from vmctl.machine.xml import metadata as metadata_xml
 from vmctl.machine.xml.element import Writer
+from vmctl.spec.resources import ResourcesSpec
 
 # fmt: off
 WEIGHTS = [(1, 10), (50, 512), (100, 1024), (200, 2048), (10_000, 102_400)]
@@ -92,3 +96,33 @@ def test_libvirts_unlimited_is_no_limit():
     tune = out.add(out.root, "memtune")
     out.add(tune, "hard_limit", unit="KiB", text=str(limits.NO_MEMORY_LIMIT))
     assert limits_xml.read(out.root) == Limits()
+
+
+def test_pins_that_agree_are_the_cpuset_of_a_running_domain():
+    out = Writer("domain")
+    out.add(out.root, "vcpu", cpuset="0-1", text="2")
+    tune = out.add(out.root, "cputune")
+    out.add(tune, "vcpupin", vcpu="0", cpuset="1")
+    assert limits_xml.read(out.root).cpuset == "0-1"  # the other one has none
+    second = out.add(tune, "vcpupin", vcpu="1", cpuset="1")
+    assert limits_xml.read(out.root).cpuset == "1"
+    second.set("cpuset", "0")
+    assert limits_xml.read(out.root).cpuset == "0-1"
+
+
+def test_devices_of_other_hands_do_not_speak_for_an_owned_machine():
+    out = Writer("domain")
+    metadata = out.add(out.root, "metadata")
+    out.add(metadata, "{urn:vmctl:machine:1}machine", project="p", digest="d")
+    devices = out.add(out.root, "devices")
+    limits_xml.write_disk(Limits(disk_read_iops=5), out.add(devices, "disk"), out)
+    limits_xml.write_card(Limits(net_rate=1024), out.add(devices, "interface"), out)
+    own = metadata_xml.read(out.root)
+    assert own is not None
+    assert limits_xml.read(out.root, own) == Limits()
+    assert limits_xml.read(out.root) == Limits(disk_read_iops=5, net_rate=1024)
+
+
+def test_every_limit_has_a_key_in_the_spec():
+    assert set(limits.SPEC_KEYS) == {field.name for field in dataclasses.fields(Limits)}
+    assert set(limits.SPEC_KEYS.values()) == set(ResourcesSpec.model_fields)

@@ -22,6 +22,8 @@ _NO_LIMIT_V1 = 1 << 62
 _SHARES_PER_WEIGHT = 10.24
 """cpu.shares has 1024 where cpu.weight has 100."""
 
+_IO_WEIGHTS = ("blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight")
+
 _FILES_V1 = {
     "cpu": ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"),
     "cpuset": ("cpuset.cpus", "cpuset.mems"),
@@ -40,13 +42,15 @@ class Confinement:
 
     `groups` has the group by controller ('unified' for version 2), `limits` the files in them as
     the kernel shows them. `cpu_weight` is in version 2's scale (100 is usual), `cpu_quota` in
-    percent of one CPU, `memory_limit` in bytes; None: no limit.
+    percent of one CPU, `memory_limit` in bytes; None: no limit. `processors` are those that its
+    threads may run on, as 0-3,8.
     """
 
     version: str = ""
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     limits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     namespaces: Mapping[str, bool | None] = dataclasses.field(default_factory=dict)
+    processors: str = ""
 
     @property
     def cpu_weight(self) -> int | None:
@@ -68,6 +72,20 @@ class Confinement:
         return 100 * most / each if most is not None and most > 0 and each else None
 
     @property
+    def io_weight(self) -> int | None:
+        """Share of the disk."""
+        for name in _IO_WEIGHTS:
+            words = self.limits.get(name, "").partition(";")[0].split()
+            if words:
+                return _number(words[-1])  # version 2 says "default 100", then devices
+        return None
+
+    def shown(self, *names: str) -> str:
+        """Return those of these files that are there, with their content."""
+        there = [f"{name} {self.limits[name]}" for name in names if name in self.limits]
+        return ", ".join(there)
+
+    @property
     def memory_limit(self) -> int | None:
         """Most memory, in bytes."""
         text = self.limits.get("memory.max") or self.limits.get("memory.limit_in_bytes", "")
@@ -85,19 +103,50 @@ def of(pid: int, *, root: pathlib.Path = _HOST) -> Confinement:
     mounts = _mounts(reading.text(root / "proc/self/mounts"))
     limits: dict[str, str] = {}
     for controller, path in groups.items():
-        if controller not in mounts:
-            continue
-        directory = root / mounts[controller].lstrip("/") / path.lstrip("/")
-        for name in _FILES_V2 if controller == _UNIFIED else _FILES_V1.get(controller, ()):
-            value = reading.text(directory / name).strip()
-            if value:
-                limits[name] = "; ".join(value.splitlines())
+        if controller in mounts:
+            place = root / mounts[controller].lstrip("/") / path.lstrip("/")
+            names = _FILES_V2 if controller == _UNIFIED else _FILES_V1.get(controller, ())
+            limits |= _contents(place, names)
     return Confinement(
         version=_version(mounts),
         groups=groups,
         limits=limits,
         namespaces={name: _own_namespace(root, pid, name) for name in NAMESPACES},
+        processors=_processors(root, pid),
     )
+
+
+def _contents(place: pathlib.Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Return the files of a whole guest's group.
+
+    Under systemd its limits are in two groups: weights in the scope, which systemd sets, and all
+    else in a group 'libvirt' below, which is libvirt's own.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        value, below = (reading.text(each / name).strip() for each in (place, place / "libvirt"))
+        if below and "weight" not in name and "shares" not in name and not _unlimited(below):
+            value = below
+        if value:
+            found[name] = "; ".join(value.splitlines())
+    return found
+
+
+def _unlimited(text: str) -> bool:
+    first = text.split(maxsplit=1)[0]
+    number = _number(first)
+    return first == "max" or (number is not None and (number < 0 or number >= _NO_LIMIT_V1))
+
+
+def _processors(root: pathlib.Path, pid: int) -> str:
+    """Return the processors that all threads may run on; several lists where they differ."""
+    found = set()
+    for thread in reading.names(root / f"proc/{pid}/task"):
+        for row in reading.text(root / f"proc/{pid}/task/{thread}/status").splitlines():
+            key, _, value = row.partition(":")
+            if key == "Cpus_allowed_list":
+                found.add(value.strip())
+    return " and ".join(sorted(found))
 
 
 def _version(mounts: Mapping[str, str]) -> str:

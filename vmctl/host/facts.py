@@ -164,6 +164,23 @@ class Msr:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cgroups:
+    """Control groups that machines can be put into.
+
+    `versions` has 1 or 2 for each of cpu, cpuset, memory and blkio (version 2's `io`) that can be
+    written to; `processors` the ones that may be handed out, as 0-3,8.
+    """
+
+    versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    processors: str = ""
+
+    @property
+    def unified(self) -> bool:
+        """True where the CPU is shared by cgroup v2: weights, not shares."""
+        return self.versions.get("cpu") == 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """Everything vmctl looked at on this host.
 
@@ -172,6 +189,7 @@ class HostFacts:
     `programs` maps names to paths; `firmware` holds 'uefi' and 'uefi-secure' where OVMF has them;
     `kernel_log` holds the lines about virtualization. `kvm_api`, `create_vm_errno` and
     `nested_cpuid` are None where /dev/kvm could not be asked, `create_vm_errno` is 0 for success.
+    `memory_locking` says that libvirt could be allowed to say how much memory QEMU may lock.
     Sizes are in bytes.
     """
 
@@ -201,6 +219,8 @@ class HostFacts:
     programs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     firmware: tuple[str, ...] = ()
     umask: int = 0o022
+    cgroups: Cgroups = dataclasses.field(default_factory=Cgroups)
+    memory_locking: bool = False
 
     @property
     def x86_64(self) -> bool:
@@ -211,6 +231,11 @@ class HostFacts:
     def kvm_module(self) -> str:
         """The vendor module that this processor wants."""
         return "kvm_intel" if self.cpu.intel else "kvm_amd"
+
+    @property
+    def emulated(self) -> bool:
+        """True where QEMU emulates this host's own processor (TCG): all of it is slow."""
+        return self.virtual == "qemu"
 
     @property
     def tpm(self) -> bool:

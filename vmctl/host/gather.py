@@ -8,7 +8,7 @@ import pathlib
 
 from vmctl import process
 from vmctl.deadline import Deadline
-from vmctl.host import accounts, firmware, kvm, probe, processor, reading, surroundings
+from vmctl.host import accounts, cgroups, firmware, kvm, probe, processor, reading, surroundings
 from vmctl.host.facts import HostFacts, ProbeResult
 
 HOST = pathlib.Path("/")
@@ -87,6 +87,8 @@ def gather(
         programs=_programs(root),
         firmware=firmware.offered(root),
         umask=_umask(root),
+        cgroups=cgroups.look(root),
+        memory_locking=cgroups.may_lock_memory(root),
     )
 
 

@@ -13,6 +13,7 @@ from vmctl.deadline import Deadline
 from vmctl.hypervisor import bulk, failures, monitor
 from vmctl.hypervisor.connection import Connection
 from vmctl.machine.state import State
+from vmctl.machine.xml.element import METADATA
 
 _POLL = 0.05
 _PRESS_EVERY = 5.0
@@ -75,6 +76,12 @@ def live_xml(connection: Connection, name: str) -> str:
     """Return the XML of a domain as it runs."""
     with failures.translated(f"read machine '{name}'"):
         return str(get(connection, name).XMLDesc())
+
+
+def inactive_xml(connection: Connection, name: str) -> str:
+    """Return the XML of a domain as it is defined; raises NotFoundError."""
+    with failures.translated(f"read machine '{name}'"):
+        return str(get(connection, name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
 def state(domain: libvirt.virDomain) -> tuple[State, str]:
@@ -161,16 +168,31 @@ def force_off(domain: libvirt.virDomain) -> None:
         domain.destroy()
 
 
-def undefine(domain: libvirt.virDomain) -> None:
-    """Remove the definition with all that libvirt keeps for it; fine if it is gone."""
+def label(domain: libvirt.virDomain, text: str, *, live: bool = False) -> None:
+    """Put our own element, given without a namespace, into a domain; an empty one takes it out.
+
+    Nothing else of the domain changes. `live` is for the running one, which keeps its own.
+    """
+    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    where = libvirt.VIR_DOMAIN_AFFECT_LIVE if live else libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    with failures.translated(f"write the metadata of '{domain.name()}'"):
+        domain.setMetadata(kind, text or None, "vmctl" if text else None, METADATA, where)
+
+
+def undefine(domain: libvirt.virDomain, *, others: bool = False) -> None:
+    """Remove the definition with all that libvirt keeps for it; fine if it is gone.
+
+    UEFI variables and the TPM's state stay where `others` made the domain.
+    """
     flags = (
         libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
     )
+    flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if others else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
     # The flag is new in libvirt 8.9; an older one refuses it, so that it is tried first.
-    flags_with_tpm = flags | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+    tpm = "VIR_DOMAIN_UNDEFINE_KEEP_TPM" if others else "VIR_DOMAIN_UNDEFINE_TPM"
+    flags_with_tpm = flags | getattr(libvirt, tpm, 0)
     for chosen in (flags_with_tpm, flags):
         try:
             domain.undefineFlags(chosen)

@@ -75,6 +75,11 @@ _LONG_HOME = (
     "shorter XDG_CONFIG_HOME, or use mode full, which has no guest agent."
 )
 
+_NO_QUEUES = (
+    "The kernel cannot hold a card to net_rate; load what it takes: sudo modprobe -a sch_htb "
+    "sch_sfq sch_ingress cls_fw cls_u32 act_police; or leave out net_rate."
+)
+
 _KNOWN: tuple[tuple[str, str, type[errors.VmctlError]], ...] = (
     (
         "does not support virt type 'kvm'",
@@ -125,6 +130,16 @@ _KNOWN: tuple[tuple[str, str, type[errors.VmctlError]], ...] = (
     (
         "unable to open vhost-vsock device",
         "Load the module: sudo modprobe vhost_vsock",
+        errors.HostError,
+    ),
+    (
+        "Child process (tc ",
+        _NO_QUEUES,
+        errors.HostError,
+    ),
+    (
+        "cannot limit locked memory",
+        "memory_limit takes CAP_SYS_RESOURCE, which libvirt does not have here: leave it out.",
         errors.HostError,
     ),
     ("/dev/net/tun", "Load the module: sudo modprobe tun", errors.HostError),

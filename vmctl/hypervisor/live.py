@@ -9,7 +9,9 @@ import libvirt
 
 from vmctl.hypervisor import failures
 from vmctl.machine.limits import NO_MEMORY_LIMIT, PERIOD, Limits
+from vmctl.machine.xml.element import METADATA
 
+_PREFIX = "vmctl"
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _KIB = 1024
 _NO_QUOTA = -1
@@ -40,6 +42,18 @@ def grow_disk(domain: libvirt.virDomain, target: str, size: int) -> None:
         domain.blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
 
+def capacity(domain: libvirt.virDomain, target: str) -> int:
+    """Return the size of a disk in bytes, as QEMU has it open."""
+    with failures.translated(f"ask for the size of disk '{target}' of '{domain.name()}'"):
+        return int(domain.blockInfo(target)[0])
+
+
+def add_io_thread(domain: libvirt.virDomain) -> None:
+    """Give disks that are plugged in later the thread that serves them."""
+    with _changing(domain, "its I/O threads"):
+        domain.addIOThread(1, _LIVE)
+
+
 def plug(domain: libvirt.virDomain, device: str) -> None:
     """Plug in a device, given as its XML."""
     with _changing(domain, "its devices"):
@@ -63,6 +77,25 @@ def describe(domain: libvirt.virDomain, text: str) -> None:
     kind = libvirt.VIR_DOMAIN_METADATA_DESCRIPTION
     with _changing(domain, "its description"):
         domain.setMetadata(kind, text or None, None, None, _LIVE)
+
+
+def note(domain: libvirt.virDomain, text: str) -> None:
+    """Put our own element, given without a namespace, into the running domain's metadata."""
+    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    with _changing(domain, "its metadata"):
+        domain.setMetadata(kind, text, _PREFIX, METADATA, _LIVE)
+
+
+def bind_cpus(domain: libvirt.virDomain, cpus: frozenset[int]) -> None:
+    """Have the virtual processors, and QEMU's other threads, run on these of the host."""
+    with _changing(domain, "its processors"):
+        count = max(len(domain.connect().getCPUMap()[1]), max(cpus) + 1)
+        chosen = tuple(index in cpus for index in range(count))
+        for index in range(domain.vcpusFlags(_LIVE)):
+            domain.pinVcpuFlags(index, chosen, _LIVE)
+        domain.pinEmulator(chosen, _LIVE)
+        for thread in domain.ioThreadInfo(_LIVE):
+            domain.pinIOThread(thread[0], chosen, _LIVE)
 
 
 def limit_cpu(domain: libvirt.virDomain, limits: Limits, *, unified: bool) -> None:

@@ -17,6 +17,7 @@ _FORWARD = re.compile(
     r"\s+\S+\s+(?P<guest>\d+)",
     re.MULTILINE,
 )
+_THROTTLES = ("iops_rd", "iops_wr", "bps_rd", "bps_wr")
 
 
 def status(domain: libvirt.virDomain) -> str:
@@ -33,6 +34,21 @@ def kvm_enabled(domain: libvirt.virDomain) -> bool:
     with failures.translated(f"ask QEMU about machine '{domain.name()}'"):
         answer = libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "query-kvm"}', 0)
     return bool(json.loads(answer)["return"]["enabled"])
+
+
+def throttles(domain: libvirt.virDomain) -> dict[str, dict[str, int]]:
+    """Return what QEMU itself holds each disk to (query-block), by the disk's alias.
+
+    The keys are QEMU's: iops_rd, iops_wr, bps_rd, bps_wr; 0 is no limit.
+    """
+    with failures.translated(f"ask QEMU about the disks of machine '{domain.name()}'"):
+        answer = libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "query-block"}', 0)
+    found = {}
+    for block in json.loads(answer)["return"]:
+        path = str(block.get("qdev", "")).removeprefix("/machine/peripheral/")
+        medium = block.get("inserted") or {}
+        found[path.partition("/")[0]] = {key: int(medium.get(key, 0)) for key in _THROTTLES}
+    return found
 
 
 def forwards(domain: libvirt.virDomain) -> set[Forward]:

@@ -44,7 +44,7 @@ def resolve(
     seeded = image.cloud_init if image is not None else False
     if key and not seeded:
         # Of a disk of the user's own nobody but the user knows what is on it.
-        seeded = image is None or bool(image.disk)
+        seeded = image is None or (bool(image.disk) and not image.container)
     if key and not seeded:
         assert image is not None
         raise refuse(
@@ -64,7 +64,18 @@ def resolve(
     if spec.provision and not user:
         message = "provision needs ssh, and nothing says that the image lets vmctl in"
         raise refuse(("provision",), message, "say who logs in: user: NAME")
+    _refuse_to_forget(spec, image, refuse)
     return FirstBoot(spec.hostname or spec.name, user, seeded, payload)
+
+
+def _refuse_to_forget(spec: MachineSpec, image: Image | None, refuse: Refuse) -> None:
+    """Refuse to restart a guest that lives in memory: nothing of its steps would be left."""
+    if image is None or image.disk:
+        return
+    for number, step in enumerate(spec.provision):
+        if step.reboot:
+            message = f"image '{image.name}' lives in memory: a reboot forgets what the steps did"
+            raise refuse(("provision", number, "reboot"), message, "use an image with a disk")
 
 
 def _first_key(spec: MachineSpec) -> str:
@@ -113,6 +124,7 @@ def _steps(spec: MachineSpec, read: Callable[[str], bytes], refuse: Refuse) -> I
             user=step.user,
             env=dict(step.env),
             timeout=step.timeout or 0.0,
+            reboot=step.reboot,
         )
 
 

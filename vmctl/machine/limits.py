@@ -10,9 +10,6 @@ PERIOD = 100_000
 SHARES_PER_WEIGHT = 10.24
 """cgroup v1's cpu.shares has 1024 where v2's cpu.weight has 100."""
 
-QEMU_NEEDS = 256 << 20
-"""Bytes that QEMU takes beside the guest's memory: 150 to 200 MiB under TCG, less under KVM."""
-
 NO_MEMORY_LIMIT = 9007199254740991
 """Libvirt's word for "unlimited", in KiB (VIR_DOMAIN_MEMORY_PARAM_UNLIMITED)."""
 
@@ -53,6 +50,25 @@ class Limits:
             "write_bytes_sec": self.disk_write_rate,
         }
         return {name: value for name, value in named.items() if value}
+
+
+NO_LIMITS = Limits()
+"""What a machine has unless its spec says otherwise."""
+
+
+SPEC_KEYS = {
+    "cpu_shares": "cpu_weight",
+    "cpu_quota": "cpu_quota",
+    "cpuset": "cpuset",
+    "memory": "memory_limit",
+    "io_weight": "io_weight",
+    "disk_read_iops": "disk_read_iops",
+    "disk_write_iops": "disk_write_iops",
+    "disk_read_rate": "disk_read_rate",
+    "disk_write_rate": "disk_write_rate",
+    "net_rate": "net_rate",
+}
+"""The fields of Limits, and what they are called in a spec."""
 
 
 def shares(weight: int, *, unified: bool) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from typing import Any
 
+from vmctl.machine.limits import NO_LIMITS, Limits
 from vmctl.machine.payload import Payload
 
 
@@ -76,6 +77,7 @@ class NicKind(enum.StrEnum):
     NAT = "nat"
     ISOLATED = "isolated"
     BRIDGE = "bridge"
+    NETWORK = "network"
 
 
 class Display(enum.StrEnum):
@@ -107,7 +109,8 @@ class Image:
     ahci, ide, e1000, e1000e). `size` is the virtual size of the disk, `memory`
     the least that a machine needs for it, both in bytes. `cloud_init` says that it reads a seed,
     `user` who logs in unless the spec says otherwise, `ready_when` how it is known to be ready,
-    `boot` (kernel, disk) what starts it where both could.
+    `boot` (kernel, disk) what starts it where both could. `container` says that it was made of a
+    container image: its disk has no boot loader, and nothing in it reads a seed.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Image:
     user: str = _aside("")
     ready_when: str = _aside("")
     boot: str = _aside("")
+    container: bool = _aside(False)
 
     @property
     def present(self) -> bool:
@@ -142,7 +146,8 @@ class Disk:
 
     `base` is the read-only image below the overlay, empty for a disk that begins blank.
     `direct` says that the host's page cache is bypassed (O_DIRECT), `aio` which interface QEMU
-    uses for it.
+    uses for it. `external` is a disk that existed before the machine: it is used as it is, and
+    never made, resized or removed; its size is not told (0).
     """
 
     name: str
@@ -154,6 +159,7 @@ class Disk:
     keep: bool = False
     direct: bool = False
     aio: str = "threads"
+    external: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +234,7 @@ class Machine:
     says, empty where it says nothing; the contents are in `payload`, which is None in a machine
     that was read back. `why` says how the mode was chosen, `fallback` that it is less than the host
     could have offered, `remedy` what to do about that.
+    `adopted` says that the domain was made by others, who know nothing of vmctl's handles.
     `snapshot_before_up` says that `up` takes a snapshot before it changes the machine, and
     `snapshots_kept` how many of those stay.
     """
@@ -265,6 +272,7 @@ class Machine:
     display: Display = Display.NONE
     autostart: bool = False
     needs: tuple[str, ...] = ()
+    limits: Limits = NO_LIMITS
     vsock: bool = False
     host_cpu: str = ""
     emulator: str = "/usr/bin/qemu-system-x86_64"
@@ -272,6 +280,7 @@ class Machine:
     why: str = _aside("")
     fallback: bool = _aside(False)
     remedy: str = _aside("")
+    adopted: bool = _aside(False)
     snapshot_before_up: bool = _aside(False)
     snapshots_kept: int = _aside(5)
     payload: Payload | None = dataclasses.field(default=None, compare=False, repr=False)

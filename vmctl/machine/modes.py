@@ -99,8 +99,16 @@ class Board:
     nic: str
 
 
-def board(mode: Mode, drivers: frozenset[str] | None) -> Board:
-    """Return the board for a mode.
+_EMULATED = (
+    (Board(Chipset.Q35, "e1000e"), frozenset({"ahci", "e1000e"})),
+    (Board(Chipset.Q35, "e1000"), frozenset({"ahci", "e1000"})),
+    (Board(Chipset.PC, "e1000"), frozenset({"ide", "e1000"})),
+)
+"""Boards with emulated devices, the best one first, and the drivers that they take."""
+
+
+def board(mode: Mode, drivers: frozenset[str] | None, chipset: Chipset | None = None) -> Board:
+    """Return the board for a mode; `chipset` is the one that the spec asks for.
 
     Raises MissingDriverError where the image's kernel could not drive what it is shown, as Debian's
     cloud kernel, which has neither AHCI nor e1000.
@@ -108,14 +116,12 @@ def board(mode: Mode, drivers: frozenset[str] | None) -> Board:
     if mode.devices is Devices.VIRTIO:
         if drivers is not None and "virtio" not in drivers:
             raise _missing(mode, "virtio", drivers)
-        return Board(Chipset.Q35, "virtio")
-    if drivers is None or {"ahci", "e1000e"} <= drivers:
-        return Board(Chipset.Q35, "e1000e")
-    if {"ahci", "e1000"} <= drivers:
-        return Board(Chipset.Q35, "e1000")
-    if {"ide", "e1000"} <= drivers:
-        return Board(Chipset.PC, "e1000")
-    raise _missing(mode, "AHCI or IDE, and e1000 or e1000e", drivers)
+        return Board(chipset or Chipset.Q35, "virtio")
+    for possible, needed in _EMULATED:
+        if chipset in (None, possible.chipset) and (drivers is None or needed <= drivers):
+            return possible
+    bus = {None: "AHCI or IDE", Chipset.Q35: "AHCI", Chipset.PC: "IDE"}[chipset]
+    raise _missing(mode, f"{bus}, and e1000 or e1000e", drivers or frozenset())
 
 
 def _missing(mode: Mode, needed: str, drivers: frozenset[str]) -> MissingDriverError:

@@ -133,13 +133,18 @@ remember() {
     fi
 }
 
+# Loads a driver. A container's files have none: those that init began with do.
+driver() {
+    modprobe -q "$1" 2> /dev/null || chroot /proc/1/root /sbin/modprobe -q "$1" 2> /dev/null || :
+}
+
 # share TAG KIND OPTIONS PATH
 share() {
     while read -r source _; do
         if [ "$source" = "$1" ]; then return; fi
     done < /proc/mounts
-    modprobe -q "$2"
-    if [ "$2" = 9p ]; then modprobe -q 9pnet_virtio; fi
+    driver "$2"
+    if [ "$2" = 9p ]; then driver 9pnet_virtio; fi
     if said=$(mkdir -p "$4" 2>&1 && mount -t "$2" -o "$3" "$1" "$4" 2>&1); then return; fi
     status=1
     while read -r flag kind; do

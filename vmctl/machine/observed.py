@@ -16,7 +16,7 @@ class Observed:
     """One name, as found.
 
     `reason` says why the machine is in its state ("guest panicked"). `current` is None where there
-    is no domain, `running` is the machine as it runs, which may differ from how it is defined.
+    is no domain, `live` is the domain as it runs, which may differ from how it is defined.
     `intent` is the verb of a command that was interrupted. `files` says that the
     store holds something for this name.
     """
@@ -25,9 +25,14 @@ class Observed:
     state: State = State.ABSENT
     reason: str = ""
     current: ReadBack | None = None
-    running: Machine | None = None
+    live: ReadBack | None = None
     intent: str = ""
     files: bool = False
+
+    @property
+    def running(self) -> Machine | None:
+        """The machine as it runs."""
+        return self.live.machine if self.live is not None else None
 
     @property
     def pending(self) -> tuple[Difference, ...]:

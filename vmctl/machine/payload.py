@@ -13,7 +13,8 @@ from typing import Any
 class Step:
     """A provision step; a script without `#!` is one for `/bin/sh -e`.
 
-    `timeout` in seconds, TCG's patience not applied; 0 for the usual.
+    `timeout` in seconds, TCG's patience not applied; 0 for the usual. `reboot` restarts the guest
+    when the step is done.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Step:
     user: str = "root"
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     timeout: float = 0.0
+    reboot: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -31,6 +33,8 @@ class Step:
             "user": self.user,
             "env": self.env,
             "timeout": self.timeout,
+            # Left out where it is not set: digests of steps are older than this key.
+            **({"reboot": True} if self.reboot else {}),
         }
 
 

@@ -7,8 +7,9 @@ import enum
 from collections.abc import Iterable, Mapping
 
 from vmctl import errors, sizes
-from vmctl.machine import compare
-from vmctl.machine.compare import Difference, Effect
+from vmctl.machine import change
+from vmctl.machine.change import Judgement
+from vmctl.machine.compare import Difference
 from vmctl.machine.model import Machine, NicKind
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
@@ -25,6 +26,7 @@ class Action(enum.StrEnum):
     DEFINE = "define"
     START = "start"
     RESUME = "resume"
+    CHANGE = "change what runs"
     FORWARD = "forward ports"
     WAIT = "wait until ready"
 
@@ -33,15 +35,22 @@ class Action(enum.StrEnum):
 class MachinePlan:
     """What `up` does for one machine.
 
-    `waiting` are changes of the spec that do not take hold now, `drift` what was changed by
-    other hands since; neither is touched.
+    `machine` is as it can be defined now. `live` are changes of the running machine, `waiting`
+    those of the spec that do not take hold now, `drift` what was changed by other hands since;
+    neither of these is touched. `overwritten` is what other hands changed and `up` was told to
+    take over; `spared` are the places in the running machine that are left as they are, `held`
+    says that the whole definition is.
     """
 
     machine: Machine
     observed: Observed
     actions: tuple[Action, ...]
+    live: tuple[Difference, ...] = ()
     waiting: tuple[Difference, ...] = ()
     drift: tuple[str, ...] = ()
+    overwritten: tuple[str, ...] = ()
+    spared: frozenset[str] = frozenset()
+    held: bool = False
 
     @property
     def changes(self) -> tuple[Action, ...]:
@@ -58,11 +67,13 @@ class MachinePlan:
             "why": self.machine.why,
             "state": self.observed.state.value,
             "actions": [action.value for action in self.actions],
+            "live": [str(difference) for difference in self.live],
             "waiting": [
                 {"change": str(difference), "effect": difference.effect.value}
                 for difference in self.waiting
             ],
             "drift": list(self.drift),
+            "overwritten": list(self.overwritten),
         }
 
 
@@ -78,17 +89,26 @@ class Plan:
 
 
 def plan(
-    machines: Iterable[Machine], observed: Mapping[str, Observed], orphans: Iterable[str] = ()
+    machines: Iterable[Machine],
+    observed: Mapping[str, Observed],
+    orphans: Iterable[str] = (),
+    *,
+    take_over: bool = False,
 ) -> Plan:
     """Return the plan for all machines; raises before anything is touched if one is refused."""
     return Plan(
-        machines=tuple(plan_one(machine, observed[machine.name]) for machine in machines),
+        machines=tuple(
+            plan_one(machine, observed[machine.name], take_over=take_over) for machine in machines
+        ),
         orphans=tuple(orphans),
     )
 
 
-def plan_one(machine: Machine, observed: Observed) -> MachinePlan:
-    """Return the plan for one machine; raises ConflictError or GuestError where it is refused."""
+def plan_one(machine: Machine, observed: Observed, *, take_over: bool = False) -> MachinePlan:
+    """Return the plan for one machine; raises ConflictError or GuestError where it is refused.
+
+    What other hands changed is left as it is, unless `take_over` says otherwise.
+    """
     if observed.current is None or observed.intent == "down":
         first = (Action.FINISH_REMOVAL,) if observed.intent == "down" else ()
         return MachinePlan(
@@ -96,26 +116,47 @@ def plan_one(machine: Machine, observed: Observed) -> MachinePlan:
         )
     refuse_foreign(machine, observed)
     refuse_broken(observed)
-    drift = drifted(observed)
-    changes = compare.differences(observed.current.machine, machine)
-    same_spec = observed.current.digest == machine.digest
-    if same_spec and observed.intent == "up" and not drift and not changes:
-        # Killed between the definition and its record: what is there is written once more.
-        return MachinePlan(
-            machine=machine, observed=observed, actions=_definition(machine, observed.state)
-        )
-    if same_spec or drift:
-        # Other hands changed the domain: that is shown, and not overwritten.
-        waiting = observed.pending if same_spec else changes
-        shown = drift or tuple(str(change) for change in changes)
-        return MachinePlan(
-            machine=machine,
-            observed=observed,
-            actions=_run(machine, observed.state),
-            waiting=waiting,
-            drift=shown,
-        )
-    return _changed(machine, observed, changes)
+    judged = change.judge(machine, observed, take_over=take_over)
+    if not judged.held:
+        refuse_shrinking(observed, judged.wanted)
+    return MachinePlan(
+        machine=judged.wanted,
+        observed=observed,
+        actions=_of_existing(judged, observed),
+        live=judged.live,
+        waiting=judged.waiting,
+        drift=judged.drift,
+        overwritten=judged.overwritten,
+        spared=judged.spared,
+        held=judged.held,
+    )
+
+
+def _of_existing(judged: Judgement, observed: Observed) -> tuple[Action, ...]:
+    """Return what is done with a machine that is there: never a restart, never a re-creation."""
+    assert observed.current is not None
+    wanted, state = judged.wanted, observed.state
+    current = observed.current.machine
+    run = _run(current if judged.held else wanted, state)
+    if judged.held or wanted is current:
+        return run
+    # Killed between the definition and its record: what is there is written once more.
+    defined = observed.current.digest == wanted.digest and observed.intent != "up"
+    if defined and not judged.overwritten:
+        return _with_change(run) if judged.plugs else run
+    if state.active or state is State.SAVED:
+        # What was saved goes on as it was, and is changed then.
+        return _with_change(_definition(wanted, run))
+    return _definition(wanted, run)
+
+
+def _with_change(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Put the changes of what runs before what is done with a machine that runs as it should."""
+    first = next(
+        index for index, each in enumerate(actions) if each in (Action.FORWARD, Action.WAIT)
+    )
+    forward = () if Action.FORWARD in actions else (Action.FORWARD,)
+    return (*actions[:first], Action.CHANGE, *forward, *actions[first:])
 
 
 def _creation(machine: Machine) -> tuple[Action, ...]:
@@ -158,46 +199,19 @@ def plan_start(observed: Observed) -> MachinePlan:
     return MachinePlan(machine=machine, observed=observed, actions=_run(machine, observed.state))
 
 
-def _changed(machine: Machine, observed: Observed, changes: tuple[Difference, ...]) -> MachinePlan:
-    """Plan for a machine whose spec changed: never a restart, never a re-creation."""
-    recreation = tuple(change for change in changes if change.effect is Effect.RE_CREATION)
-    if recreation:
-        return MachinePlan(
-            machine=machine,
-            observed=observed,
-            actions=_run(machine, observed.state),
-            waiting=changes,
-        )
-    refuse_shrinking(observed, machine)
-    if observed.state.active:
-        late = tuple(change for change in changes if change.effect is not Effect.NOW)
-        return MachinePlan(
-            machine=machine,
-            observed=observed,
-            actions=_definition(machine, observed.state),
-            waiting=late,
-        )
-    return MachinePlan(machine=machine, observed=observed, actions=_creation(machine))
-
-
-def _definition(machine: Machine, state: State) -> tuple[Action, ...]:
+def _definition(machine: Machine, run: tuple[Action, ...]) -> tuple[Action, ...]:
     return (
         *_network(machine),
         Action.FILES,
         *((Action.DISKS,) if machine.disks else ()),
         Action.DEFINE,
-        *(action for action in _run(machine, state) if action is not Action.NETWORK),
+        *(action for action in run if action is not Action.NETWORK),
     )
 
 
 def drifted(observed: Observed) -> tuple[str, ...]:
     """Return what other hands changed in a domain since vmctl wrote it."""
-    current = observed.current
-    if current is None:
-        return ()
-    found = [f"{path} is not managed by vmctl" for path in current.unknown]
-    found += [f"{path} is gone or changed" for path in current.missing]
-    return tuple(found)
+    return tuple(change.unmanaged(observed)) + change.live_drift(observed)
 
 
 def refuse_foreign(machine: Machine, observed: Observed) -> None:
@@ -252,11 +266,5 @@ def refuse_shrinking(observed: Observed, machine: Machine) -> None:
             raise errors.UsageError(
                 f"Disk '{disk.name}' of machine '{machine.name}' has {sizes.text(before)} and "
                 f"the spec says {sizes.text(disk.size)}; a disk never shrinks.",
-                hint=f"Write size: {sizes.text(before)}, or make the machine anew.",
-            )
-        if before and disk.size > before:
-            raise errors.UsageError(
-                f"Disk '{disk.name}' of machine '{machine.name}' has {sizes.text(before)} and "
-                f"the spec says {sizes.text(disk.size)}; growing a disk is not supported yet.",
                 hint=f"Write size: {sizes.text(before)}, or make the machine anew.",
             )

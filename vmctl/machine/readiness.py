@@ -12,9 +12,18 @@ _TIMEOUT_S = 120.0
 
 
 def resolve(
-    spec: MachineSpec, mode: Mode, image: Image | None, begun: FirstBoot, refuse: Refuse
+    spec: MachineSpec,
+    mode: Mode,
+    image: Image | None,
+    begun: FirstBoot,
+    refuse: Refuse,
+    *,
+    emulated_host: bool = False,
 ) -> Ready:
-    """Return what is waited for. Raises what `refuse` returns."""
+    """Return what is waited for. Raises what `refuse` returns.
+
+    Where the host's own processor is emulated, guests under KVM are as slow as others under TCG.
+    """
     wish = spec.ready or ReadySpec()
     pattern = wish.pattern or (image.ready_pattern if image is not None else "")
     when = _wished(wish)
@@ -25,7 +34,7 @@ def resolve(
     else:
         when = _usual(spec, mode, image, begun)
     seconds = wish.timeout or (image.ready_timeout if image is not None else 0)
-    patience = deadline.TCG_PATIENCE if mode.accel is Accel.TCG else 1
+    patience = deadline.TCG_PATIENCE if emulated_host or mode.accel is Accel.TCG else 1
     return Ready(
         when=when,
         pattern=pattern if when == "console" else "",

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from vmctl import errors, sizes
 from vmctl.host.facts import HostFacts
 from vmctl.host.verdict import Verdict
-from vmctl.machine import first_boot, modes, mounting, readiness
+from vmctl.machine import existing, first_boot, limiting, modes, mounting, readiness
+from vmctl.machine.limits import Limits
 from vmctl.machine.model import (
     Accel,
     Chipset,
@@ -27,6 +28,7 @@ from vmctl.machine.model import (
     Mount,
     Nic,
     NicKind,
+    Ready,
 )
 from vmctl.machine.xml import disk as disk_xml
 from vmctl.machine.xml import network as network_xml
@@ -107,7 +109,7 @@ class _Resolution:
         memory_max = spec.memory_max or spec.memory
         begun = first_boot.resolve(spec, image, around.read, self._problem_at)
         self._refuse_contradictions(choice.mode, board, image, memory_max)
-        self._refuse_full_buses(board, begun)
+        self._refuse_full_buses(choice.mode, board, begun)
         self._require_host(choice.mode)
         disks = self._disks(choice.mode, image)
         return Machine(
@@ -120,7 +122,7 @@ class _Resolution:
             cpus_max=spec.cpus_max or spec.cpus,
             memory=spec.memory,
             memory_max=memory_max,
-            ready=readiness.resolve(spec, choice.mode, image, begun, self._problem_at),
+            ready=self._ready(choice.mode, image, begun),
             console_log=os.fspath(self.files.console_log),
             description=spec.description,
             nested=spec.nested,
@@ -145,17 +147,26 @@ class _Resolution:
             display=Display(spec.display.value),
             autostart=spec.autostart,
             needs=spec.needs,
+            limits=self._limits(disks),
             vsock=choice.mode is Mode.PARAVIRT and around.facts.vhost_vsock and not around.session,
             host_cpu=self._host_cpu(choice.mode),
             emulator=around.facts.emulator or DEFAULT_EMULATOR,
-            # The TPM emulator's socket has an owner that only libvirt's own labelling changes.
-            qemu_owner="" if spec.tpm else around.qemu_owner,
+            qemu_owner=self._qemu_owner(disks),
             why=choice.why,
             fallback=choice.loud,
             remedy=choice.hint,
             snapshot_before_up=spec.snapshots is not None and spec.snapshots.before_up,
             snapshots_kept=spec.snapshots.keep if spec.snapshots else 0,
         )
+
+    def _qemu_owner(self, disks: tuple[Disk, ...]) -> str:
+        """Return QEMU's account, or nothing where libvirt must do the labelling.
+
+        The TPM emulator's socket has an owner that only libvirt's own labelling changes; disks that
+        were there before get and lose theirs as those of other domains do.
+        """
+        libvirts = self.spec.tpm or any(disk.external for disk in disks)
+        return "" if libvirts else self.around.qemu_owner
 
     def problem(self, key: str, message: str, suggestion: str = "") -> SpecError:
         """Return an error that points at a key of this machine."""
@@ -187,6 +198,13 @@ class _Resolution:
         if boot == "disk" and image.kernel:
             if not image.disk:
                 raise self.problem("boot", f"image '{image.name}' has no disk to boot from")
+            if image.container:
+                raise self.problem(
+                    "boot",
+                    f"image '{image.name}' was made of a container image: its disk has no boot "
+                    "loader",
+                    "leave it out: QEMU starts the kernel that the import put beside the disk",
+                )
             return dataclasses.replace(image, kernel="", efi_kernel="", initrd="", cmdline="")
         if boot == "kernel" and not image.kernel:
             raise self.problem(
@@ -207,7 +225,8 @@ class _Resolution:
 
     def _board(self, mode: Mode, image: Image | None) -> modes.Board:
         try:
-            return modes.board(mode, image.drivers if image else None)
+            wanted = Chipset(self.spec.chipset.value) if self.spec.chipset else None
+            return modes.board(mode, image.drivers if image else None, wanted)
         except modes.MissingDriverError as problem:
             raise self.problem("image", problem.message, problem.hint) from None
 
@@ -233,9 +252,12 @@ class _Resolution:
                 "Secure Boot needs the q35 mainboard, and this image's kernel only drives pc's",
             )
 
-    def _refuse_full_buses(self, board: modes.Board, begun: first_boot.FirstBoot) -> None:
+    def _refuse_full_buses(
+        self, mode: Mode, board: modes.Board, begun: first_boot.FirstBoot
+    ) -> None:
         count = len(self.spec.disks) + len(self.spec.cdroms) + 1 + begun.seeded
-        if board.chipset is Chipset.PC and count > disk_xml.IDE_UNITS:
+        ide = board.chipset is Chipset.PC and mode.devices is Devices.EMULATED
+        if ide and count > disk_xml.IDE_UNITS:
             raise self.problem("disks", f"an IDE controller has {disk_xml.IDE_UNITS} units")
 
     def _require_host(self, mode: Mode) -> None:
@@ -294,21 +316,26 @@ class _Resolution:
         return mounting.resolve(spec.mounts, means)
 
     def _disks(self, mode: Mode, image: Image | None) -> tuple[Disk, ...]:
+        for objection in existing.objections(self.spec.disks, os.fspath(self.around.layout.home)):
+            raise self._problem_at(*objection)
         disks = [*self._root_disk(mode, image)]
         for disk in self.spec.disks:
+            if disk.path:
+                disks.append(existing.disk(disk))
+                continue
             file = os.fspath(self.files.disk(disk.name))
-            disks.append(
-                self._tuned(mode, Disk(name=disk.name, file=file, size=disk.size, keep=disk.keep))
-            )
+            own = Disk(name=disk.name, file=file, size=disk.size or 0, keep=disk.keep)
+            disks.append(self._tuned(mode, own))
         return tuple(disks)
 
     def _root_disk(self, mode: Mode, image: Image | None) -> Iterator[Disk]:
         spec = self.spec
         file = os.fspath(self.files.disk("root"))
         if image is None:
-            if spec.disk is not None or spec.cdroms:
+            leads = bool(spec.disks and spec.disks[0].path)
+            if spec.disk is not None or (spec.cdroms and not leads):
                 yield self._tuned(mode, Disk(name="root", file=file, size=spec.disk or _BLANK_DISK))
-            elif not spec.disks:
+            elif not spec.disks and "network" not in spec.boot_order:
                 raise self.problem("image", "there is nothing to start from: no image, no disk")
             return
         if not image.disk:
@@ -358,13 +385,24 @@ class _Resolution:
             kind=kind,
             mac=network.mac or self._mac(index),
             model=board.nic,
-            network=network_xml.NAMES.get(kind, ""),
+            network=network.network or network_xml.NAMES.get(kind, ""),
             bridge=network.bridge,
             address=network.address,
             gateway=network.gateway,
             dns=network.dns,
             vhost=vhost and not self.around.session,
             queues=min(self.spec.cpus, _MAX_QUEUES) if vhost and not self.around.session else 1,
+        )
+
+    def _limits(self, disks: tuple[Disk, ...]) -> Limits:
+        facts, session = self.around.facts, self.around.session
+        means = limiting.Means(facts=facts, session=session, disks=len(disks))
+        return limiting.resolve(self.spec, means, self._problem_at)
+
+    def _ready(self, mode: Mode, image: Image | None, begun: first_boot.FirstBoot) -> Ready:
+        slow = self.around.facts.emulated
+        return readiness.resolve(
+            self.spec, mode, image, begun, self._problem_at, emulated_host=slow
         )
 
     def _forwards(self) -> tuple[Forward, ...]:
@@ -379,7 +417,16 @@ class _Resolution:
         )
 
     def _mac(self, index: int) -> str:
-        digits = self._derived(f"mac{index}")
+        """Return the address of a card: by what it is plugged into, so that it stays the same.
+
+        A card keeps it when others of another kind come and go before it.
+        """
+        networks = self.spec.networks
+        places = [(each.kind, each.network, each.bridge) for each in networks[: index + 1]]
+        nth = places.count(places[-1]) - 1
+        kind, network, bridge = places[-1]
+        place = "" if kind.value == NicKind.USER else f"/{kind.value}/{network}{bridge}"
+        digits = self._derived(f"mac{nth}{place}")
         return f"52:54:00:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}"
 
     def _host_cpu(self, mode: Mode) -> str:

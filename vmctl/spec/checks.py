@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from vmctl import sizes
-from vmctl.spec import guest_rules, problems
+from vmctl.spec import guest_rules, limit_rules, problems
 from vmctl.spec.choices import NetworkKind, ReadyWhen
-from vmctl.spec.model import MOST_MACHINES, ForwardSpec, MachineSpec, NetworkSpec
+from vmctl.spec.model import MOST_MACHINES, DiskSpec, ForwardSpec, MachineSpec, NetworkSpec
 from vmctl.spec.objection import Objection
 
 BOOT_WORDS = ("disk", "cdrom", "network")
@@ -54,7 +54,9 @@ def _room(spec: MachineSpec) -> Iterator[Objection]:
 def _image(spec: MachineSpec) -> Iterator[Objection]:
     image = spec.image
     if image is None:
-        if spec.disk is None and not spec.cdroms and "network" not in spec.boot_order:
+        existing = any(disk.path for disk in spec.disks)
+        starts = spec.disk is not None or spec.cdroms or existing
+        if not starts and "network" not in spec.boot_order:
             message = "there is nothing to start from"
             yield Objection((), message, "write 'image: tiny', or give 'cdroms' or a 'disk'")
         return
@@ -88,6 +90,27 @@ def _disks(spec: MachineSpec) -> Iterator[Objection]:
         if disk.name in BOOT_WORDS or disk.name == "root":
             yield Objection(location, f"a disk cannot be named '{disk.name}'")
         seen.add(disk.name)
+        yield from _disk(number, disk)
+
+
+def _disk(number: int, disk: DiskSpec) -> Iterator[Objection]:
+    """Yield what does not go together in one disk: it is made, or it exists."""
+    location = ("disks", number)
+    if not disk.path:
+        if disk.size is None:
+            message = f"disk '{disk.name}' has neither a size nor a path"
+            yield Objection(location, message, "add 'size: 10GiB'")
+        if disk.format is not None:
+            message = "format stands beside a path; vmctl's own disks are qcow2"
+            yield Objection((*location, "format"), message, "leave it out")
+        return
+    if disk.format is None:
+        message = f"disk '{disk.name}' has a path and no format; a format is never guessed"
+        yield Objection(location, message, "add 'format: qcow2' or 'format: raw'")
+    for key in ("size", "keep"):
+        if getattr(disk, key):
+            message = f"{key} is for disks of vmctl's own; one with a path stays as it is"
+            yield Objection((*location, key), message, f"leave out '{key}'")
 
 
 def _boot_order(spec: MachineSpec) -> Iterator[Objection]:
@@ -101,15 +124,27 @@ def _boot_order(spec: MachineSpec) -> Iterator[Objection]:
             yield Objection(location, f"'{word}' stands twice in boot_order")
         elif word == "cdrom" and not spec.cdroms:
             yield Objection(location, "boot_order has 'cdrom', and there are no cdroms")
-        elif word == "disk" and not (spec.image or spec.disk or spec.cdroms):
+        elif word == "disk" and not (spec.image or spec.disk or spec.cdroms or _leads(spec)):
             yield Objection(location, "boot_order has 'disk', and there is neither image nor disk")
         elif word == "network" and not spec.networks:
             yield Objection(location, "boot_order has 'network', and there are no networks")
         seen.add(word)
 
 
+def _leads(spec: MachineSpec) -> bool:
+    """Tell whether a disk that exists takes the place of the root disk."""
+    return bool(spec.disks and spec.disks[0].path)
+
+
 def _networks(spec: MachineSpec) -> Iterator[Objection]:
     for number, network in enumerate(spec.networks):
+        named = network.kind is NetworkKind.NETWORK
+        if named and not network.network:
+            message = "a network of kind 'network' needs the name that libvirt knows it by"
+            yield Objection(("networks", number), message, "add 'network: default'")
+        if network.network and not named:
+            message = f"network is set, and the network's kind is '{network.kind}'"
+            yield Objection(("networks", number, "network"), message, "write 'kind: network'")
         bridged = network.kind is NetworkKind.BRIDGE
         if bridged and not network.bridge:
             message = "a network of kind 'bridge' needs the name of the host's bridge"
@@ -125,7 +160,15 @@ def _networks(spec: MachineSpec) -> Iterator[Objection]:
 def _address(number: int, network: NetworkSpec) -> Iterator[Objection]:
     location = ("networks", number, "address")
     if network.kind is NetworkKind.USER:
-        yield Objection(location, "address on a network of kind 'user' is not supported yet")
+        # QEMU lends its first address, and libvirt (9.0) passes on no more than the subnet.
+        message = "every guest on a network of kind 'user' has the address 10.0.2.15, in a network "
+        message += "of its own that nothing else is in"
+        hint = "reach it through 'forwards', or write 'kind: nat' for an address of its own"
+        yield Objection(location, message, hint)
+        return
+    if network.kind is NetworkKind.NETWORK:
+        message = f"address on a network of kind '{network.kind}' is not supported yet"
+        yield Objection(location, message)
         return
     bare, slash, _prefix = network.address.partition("/")
     if _UNUSABLE_ADDRESS.fullmatch(bare):
@@ -173,6 +216,7 @@ _RULES: tuple[Callable[[MachineSpec], Iterable[Objection]], ...] = (
     _forwards,
     _ready,
     *guest_rules.RULES,
+    *limit_rules.RULES,
 )
 
 

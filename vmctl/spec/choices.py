@@ -54,6 +54,7 @@ class NetworkKind(enum.StrEnum):
     NAT = "nat"
     ISOLATED = "isolated"
     BRIDGE = "bridge"
+    NETWORK = "network"
 
 
 class Protocol(enum.StrEnum):
@@ -78,6 +79,13 @@ class Boot(enum.StrEnum):
 
     DISK = "disk"
     KERNEL = "kernel"
+
+
+class Chipset(enum.StrEnum):
+    """The mainboard."""
+
+    Q35 = "q35"
+    PC = "pc"
 
 
 class Firmware(enum.StrEnum):

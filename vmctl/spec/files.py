@@ -14,6 +14,7 @@ def locations(tree: nodes.Mapping) -> Iterator[nodes.Path]:
     yield ("image", "path")
     yield ("user_data",)
     yield from (("cdroms", number) for number in _numbers(tree, "cdroms"))
+    yield from (("disks", number, "path") for number in _numbers(tree, "disks"))
     yield from (("mounts", number, "host") for number in _numbers(tree, "mounts"))
     yield from (("provision", number, "run") for number in _numbers(tree, "provision"))
     for number in _numbers(tree, "ssh_keys"):
@@ -41,6 +42,10 @@ def placed(spec: MachineSpec, found: Mapping[nodes.Path, str]) -> MachineSpec:
             "image": image,
             "user_data": found.get(("user_data",), ""),
             "cdroms": tuple(found[("cdroms", number)] for number in range(len(spec.cdroms))),
+            "disks": tuple(
+                disk.model_copy(update={"path": found.get(("disks", number, "path"), "")})
+                for number, disk in enumerate(spec.disks)
+            ),
             "mounts": tuple(
                 mount.model_copy(update={"host": found[("mounts", number, "host")]})
                 for number, mount in enumerate(spec.mounts)

@@ -175,6 +175,9 @@ def _files(tree: nodes.Mapping, reading: _Reading) -> dict[nodes.Path, str]:
             continue
         mount = location[0] == "mounts"
         path = layers.place_file(node.value, place, reading.within, reading.found, itself=mount)
+        if location[0] == "disks" and path and reading.within is None:
+            # Names of devices are links on purpose; libvirt knows a disk by what it was told.
+            path = os.path.normpath(os.path.join(place.text.directory, node.value))
         found[location] = path
         if mount and path and files.writable(tree, location):
             objection = files.unfit_to_write(path, reading.files)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vmctl.spec import guest_scalars, scalars
 from vmctl.spec.choices import (
     Accel,
     Boot,
+    Chipset,
     Devices,
     DiskFormat,
     Display,
@@ -23,23 +24,12 @@ from vmctl.spec.choices import (
     Protocol,
     ReadyWhen,
 )
+from vmctl.spec.resources import ResourcesSpec
+from vmctl.spec.strict import Strict
 
 MOST_MACHINES = 1000
 
 _GIB = 1 << 30
-
-
-class Strict(BaseModel):
-    """A mapping of a spec: no unknown keys, and unchanged once it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    example: ClassVar[str] = ""
-    """How such a mapping is written."""
-    later: ClassVar[frozenset[str]] = frozenset()
-    """Keys that are planned, and refused by name until they work."""
-    synonyms: ClassVar[dict[str, str]] = {}
-    """What other tools call a key, and what it is called here."""
 
 
 class ImageSpec(Strict):
@@ -72,13 +62,29 @@ class ImageSpec(Strict):
 
 
 class DiskSpec(Strict):
-    """A disk of the machine's own, besides the root disk; it begins blank."""
+    """A disk besides the root disk: the machine's own, which begins blank, or one that exists."""
 
     example: ClassVar[str] = "{name: data, size: 10GiB}"
-    synonyms: ClassVar[dict[str, str]] = {"capacity": "size", "persistent": "keep"}
+    synonyms: ClassVar[dict[str, str]] = {
+        "capacity": "size",
+        "file": "path",
+        "persistent": "keep",
+        "source": "path",
+        "type": "format",
+    }
 
     name: scalars.Label = Field(description="Name, unique within the machine.")
-    size: scalars.DiskSize = Field(description="Size; a disk grows, and never shrinks.")
+    size: scalars.DiskSize | None = Field(
+        default=None, description="Size of a disk of its own; it grows, and never shrinks."
+    )
+    path: scalars.FilePath = Field(
+        default="",
+        description="A disk that exists, in place of `size`: used as it is, written to by the "
+        "guest, and never made, resized or removed by vmctl. Below `/dev`: a block device.",
+    )
+    format: DiskFormat | None = Field(
+        default=None, description="Format of the disk at `path`; it is never guessed."
+    )
     keep: scalars.Truth = Field(
         default=False, description="Whether the disk survives `vmctl down`."
     )
@@ -94,7 +100,7 @@ class NetworkSpec(Strict):
         default=NetworkKind.USER,
         description="`user`: out through the host, needs no rights; `nat`: vmctl's own network, "
         "machines see each other and the host; `isolated`: the same without a way out; "
-        "`bridge`: a bridge of the host.",
+        "`bridge`: a bridge of the host; `network`: a network of libvirt's that is not vmctl's.",
     )
     mac: scalars.MacAddress = Field(
         default="",
@@ -113,6 +119,9 @@ class NetworkSpec(Strict):
     )
     bridge: scalars.Interface = Field(
         default="", description="The host's bridge, with `kind: bridge`."
+    )
+    network: scalars.ImageName = Field(
+        default="", description="Libvirt's network, with `kind: network`; `default` for one."
     )
 
 
@@ -180,6 +189,10 @@ class ProvisionSpec(Strict):
         default=None,
         description="How long it may take, under KVM; ten times as long under TCG. Default: 30m.",
     )
+    reboot: scalars.Truth = Field(
+        default=False,
+        description="Whether the guest is restarted when the step is done, before the next one.",
+    )
 
 
 class ReadySpec(Strict):
@@ -219,12 +232,7 @@ class MachineSpec(Strict):
     """One machine as the user wants it: base, file, defaults, its own entry and --set in one."""
 
     example: ClassVar[str] = "{image: tiny, memory: 1GiB}"
-    later: ClassVar[frozenset[str]] = frozenset(
-        {
-            "env",
-            "resources",
-        }
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"env"})
     synonyms: ClassVar[dict[str, str]] = {
         "authorized_keys": "ssh_keys",
         "cdrom": "cdroms",
@@ -236,6 +244,7 @@ class MachineSpec(Strict):
         "graphics": "display",
         "interfaces": "networks",
         "iso": "cdroms",
+        "limits": "resources",
         "maxmem": "memory_max",
         "mem": "memory",
         "network": "networks",
@@ -344,6 +353,9 @@ class MachineSpec(Strict):
         default=False,
         description="Whether the guest gets VT-x or AMD-V and can run virtual machines itself.",
     )
+    resources: ResourcesSpec | None = Field(
+        default=None, description="What of the host the machine may take; default: no limits."
+    )
     ready: ReadySpec | None = Field(
         default=None, description="When the machine counts as ready; default: what the image says."
     )
@@ -351,6 +363,11 @@ class MachineSpec(Strict):
         default=None,
         description="`kernel`: QEMU loads the image's kernel itself; `disk`: the boot loader on "
         "the disk does. Default: what the image says.",
+    )
+    chipset: Chipset | None = Field(
+        default=None,
+        description="Mainboard: `q35` has PCI Express and AHCI, `pc` (i440FX) has IDE. Default: "
+        "`q35`, or what the image has drivers for.",
     )
     firmware: Firmware = Field(
         default=Firmware.BIOS,

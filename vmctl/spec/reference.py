@@ -16,6 +16,8 @@ from pydantic import WithJsonSchema
 
 from vmctl import shipped
 from vmctl.spec import model, schema
+from vmctl.spec.resources import ResourcesSpec
+from vmctl.spec.strict import Strict
 
 _INTRO = """\
 # The spec
@@ -67,13 +69,14 @@ _RULES = f"""\
 
 """
 
-_SECTIONS: tuple[tuple[str, type[model.Strict]], ...] = (
+_SECTIONS: tuple[tuple[str, type[Strict]], ...] = (
     ("image", model.ImageSpec),
     ("disks", model.DiskSpec),
     ("networks", model.NetworkSpec),
     ("forwards", model.ForwardSpec),
     ("mounts", model.MountSpec),
     ("provision", model.ProvisionSpec),
+    ("resources", ResourcesSpec),
     ("ready", model.ReadySpec),
     ("snapshots", model.SnapshotsSpec),
 )
@@ -84,6 +87,7 @@ _WORDS = {str: "text", int: "number", bool: "`true`, `false`", float: "number"}
 _TITLES = {
     "Address": "IPv4 address",
     "CloudConfig": "mapping",
+    "CpuList": "list of processors",
     "Description": "text",
     "Duration": "duration",
     "FilePath": "path",
@@ -94,6 +98,8 @@ _TITLES = {
     "Label": "name",
     "MacAddress": "MAC address",
     "Pattern": "regular expression",
+    "Percent": "percent",
+    "Rate": "size each second",
     "Script": "text",
     "Size": "size",
     "SshKey": "public key or path",
@@ -112,12 +118,12 @@ def text() -> str:
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _example(key: str, section: type[model.Strict]) -> str:
+def _example(key: str, section: type[Strict]) -> str:
     many = key in ("disks", "networks", "forwards", "mounts", "provision")
     return f"[{section.example}]" if many else section.example
 
 
-def _table(owner: type[model.Strict]) -> str:
+def _table(owner: type[Strict]) -> str:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for key, field in owner.model_fields.items():
         default = "required" if field.is_required() else _default(field)
@@ -144,7 +150,7 @@ def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return "name or mapping"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return ", ".join(f"`{member.value}`" for member in annotation)
-    if isinstance(annotation, type) and issubclass(annotation, model.Strict):
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
         return "mapping"
     titles = [one.json_schema.get("title", "") for one in metadata if _has_schema(one)]
     if titles and titles[0] in _TITLES:
@@ -181,7 +187,7 @@ def _later() -> str:
     return (
         "## Not supported yet\n\n"
         f"These keys are planned and refused by name: {listed}; also `address` on networks of kind "
-        "`user`.\n\n"
+        "`network`.\n\n"
     )
 
 

@@ -67,7 +67,8 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def _whole_number(value: object) -> int:
+def whole_number(value: object) -> int:
+    """Return a number that was written without quotes. Raises PydanticCustomError."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if not isinstance(value, str) or not _INTEGER.fullmatch(value):
@@ -132,7 +133,8 @@ def _image_name(value: object) -> str:
     raise refusal("name", wanted, hint)
 
 
-def _size(value: object) -> int:
+def size(value: object) -> int:
+    """Return the bytes of a size such as 4GiB. Raises PydanticCustomError."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value  # from Python: a file holds text only
     text = text_of(value)
@@ -157,16 +159,16 @@ def _size_hint(text: str) -> str:
 
 
 def _memory(value: object) -> int:
-    return _within(value, _size(value), _LEAST_MEMORY, _MOST_MEMORY)
+    return _within(value, size(value), _LEAST_MEMORY, _MOST_MEMORY)
 
 
 def _disk_size(value: object) -> int:
-    return _within(value, _size(value), _LEAST_DISK, _MOST_DISK)
+    return _within(value, size(value), _LEAST_DISK, _MOST_DISK)
 
 
-def _within(value: object, size: int, least: int, most: int) -> int:
-    if least <= size <= most:
-        return size
+def _within(value: object, found: int, least: int, most: int) -> int:
+    if least <= found <= most:
+        return found
     limits = f"at least {sizes.text(least)} and at most {sizes.text(most)}"
     raise refusal("range", f"must be {limits}; got {shown(value)}")
 
@@ -252,7 +254,8 @@ def _sha256(value: object) -> str:
     return text.lower()
 
 
-def _description(value: object) -> str:
+def description(value: object) -> str:
+    """Return one line for people. Raises PydanticCustomError."""
     text = text_of(value)
     if not re.fullmatch(SAFE_TEXT, text):
         raise refusal("text", "must be one line without control characters")
@@ -285,11 +288,11 @@ def string(title: str, **keywords: Any) -> WithJsonSchema:
 Text = Annotated[str, PlainValidator(text_of), string("Text")]
 Description = Annotated[
     str,
-    PlainValidator(_description),
+    PlainValidator(description),
     string("Description", pattern=SAFE_TEXT, maxLength=_LONGEST_DESCRIPTION),
 ]
-Cpus = Annotated[int, Field(ge=1, le=MOST_CPUS), BeforeValidator(_whole_number)]
-Count = Annotated[int, Field(ge=1, le=999), BeforeValidator(_whole_number)]
+Cpus = Annotated[int, Field(ge=1, le=MOST_CPUS), BeforeValidator(whole_number)]
+Count = Annotated[int, Field(ge=1, le=999), BeforeValidator(whole_number)]
 Truth = Annotated[bool, PlainValidator(_truth), WithJsonSchema({"type": "boolean"})]
 Label = Annotated[
     str,
@@ -302,7 +305,7 @@ ImageName = Annotated[
 Memory = Annotated[int, PlainValidator(_memory), string("Size", pattern=SIZE)]
 DiskSize = Annotated[int, PlainValidator(_disk_size), string("Size", pattern=SIZE)]
 Duration = Annotated[float, PlainValidator(duration), string("Duration", pattern=DURATION)]
-Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole_number)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(whole_number)]
 MacAddress = Annotated[str, PlainValidator(_mac), string("MacAddress", pattern=MAC)]
 Address = Annotated[str, PlainValidator(_ipv4), string("Address", pattern=IPV4)]
 Interface = Annotated[

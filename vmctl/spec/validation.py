@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import pydantic
 
 from vmctl.spec import guest_scalars, model, nodes, problems, scalars, source
+from vmctl.spec.strict import Strict
 
 _MOST_EXPLAINED = 200
 """Errors beyond this number are counted only: looking for similar words takes time."""
 
-Model = TypeVar("Model", bound=model.Strict)
+Model = TypeVar("Model", bound=Strict)
 
 
 class Findings:
@@ -105,7 +106,7 @@ def _place(root: nodes.Mapping, error: Any) -> nodes.Place:
 
 
 def _explained(
-    root: nodes.Mapping, wanted: type[model.Strict], place: nodes.Place, error: Any
+    root: nodes.Mapping, wanted: type[Strict], place: nodes.Place, error: Any
 ) -> problems.Problem:
     """Return the Problem for one error of pydantic's."""
     location, code = error["loc"], error["type"]
@@ -126,7 +127,7 @@ def _explained(
     )
 
 
-def _wording(node: nodes.Node, wanted: type[model.Strict], error: Any) -> tuple[str, str]:
+def _wording(node: nodes.Node, wanted: type[Strict], error: Any) -> tuple[str, str]:
     """Return what is wrong with the value of a node, and what to do."""
     context, code = error.get("ctx", {}), error["type"]
     got = scalars.shown(node.data)
@@ -159,7 +160,7 @@ def _choice(node: nodes.Node, choices: list[str]) -> tuple[str, str]:
 
 
 def unknown_key(
-    key: str, parent: nodes.Node, place: nodes.Place, owner: type[model.Strict]
+    key: str, parent: nodes.Node, place: nodes.Place, owner: type[Strict]
 ) -> problems.Problem:
     """Return the problem of a key that the model `owner` does not have."""
     name = problems.quoted(key)
@@ -186,7 +187,7 @@ def similar(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
-def model_at(wanted: type[model.Strict], location: nodes.Path) -> type[model.Strict]:
+def model_at(wanted: type[Strict], location: nodes.Path) -> type[Strict]:
     """Return the model of the mapping that `location` leads to."""
     current = wanted
     for step in location:
@@ -196,8 +197,8 @@ def model_at(wanted: type[model.Strict], location: nodes.Path) -> type[model.Str
     return current
 
 
-def _model_within(annotation: Any) -> type[model.Strict] | None:
-    if isinstance(annotation, type) and issubclass(annotation, model.Strict):
+def _model_within(annotation: Any) -> type[Strict] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
         return annotation
     found = (_model_within(part) for part in typing.get_args(annotation))
     return next((one for one in found if one is not None), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from vmctl.machine.model import Chipset, Display, Machine
-from vmctl.machine.xml.element import Writer
+from vmctl.machine.xml.element import Writer, number
 
 SPARE_PORTS = 2
 """Root ports beyond those in use; libvirt itself leaves one, and none can be added later.
@@ -42,6 +42,33 @@ def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
                 if index == 1
                 else "",
             )
+
+
+_PCI_SLOTS = 32
+_DIGITS = frozenset("0123456789abcdef")
+
+
+def read_spare(root: ET.Element) -> int:
+    """Return how many PCI devices can still be plugged into a running domain."""
+    used = {
+        (_hexadecimal(address.get("bus", "")), address.get("slot", ""))
+        for address in root.iterfind("devices/*/address")
+        if address.get("type") == "pci"
+    }
+    root_ports = {
+        number(element.get("index"))
+        for element in root.iterfind("devices/controller")
+        if element.get("model") == "pcie-root-port"
+    }
+    if root_ports:
+        return len(root_ports - {bus for bus, _ in used})
+    return _PCI_SLOTS - len({slot for bus, slot in used if bus == 0}) - 1
+
+
+def _hexadecimal(text: str) -> int:
+    """Return a part of a PCI address, which libvirt writes as 0x1f."""
+    digits = text.removeprefix("0x")
+    return int(digits, 16) if digits.isalnum() and set(digits) <= _DIGITS else 0
 
 
 def ports(machine: Machine) -> int:

@@ -46,6 +46,15 @@ def write(machine: Machine, out: Writer) -> None:
             name="la57",
             why="accel tcg: QEMU runs guests with 5-level page tables wrongly (and more slowly)",
         )
+        # A kernel that sees it copies and clears pages by one REP MOVSB or STOSB, which TCG carries
+        # out byte by byte: about a tenth of all that a Debian guest needs to boot.
+        out.add(
+            cpu,
+            "feature",
+            policy="disable",
+            name="erms",
+            why="accel tcg: string instructions that are quick on a processor are slow in QEMU",
+        )
     if machine.mode is Mode.PARAVIRT:
         out.add(cpu, "cache", mode="passthrough", why="mode paravirt: the host's real cache sizes")
     _write_nesting(machine, out, cpu)

@@ -7,12 +7,15 @@ import string
 import xml.etree.ElementTree as ET
 
 from vmctl.machine.model import Chipset, Disk, DiskFormat, Machine
-from vmctl.machine.xml.element import Writer
+from vmctl.machine.xml import limits
+from vmctl.machine.xml.element import Writer, number
 from vmctl.machine.xml.metadata import Metadata
 
 IDE_UNITS = 4
+_BOOT_DEVICES = {"hd": "disk", "cdrom": "cdrom", "network": "network"}
 _SERIAL_LENGTH = 20
-_SEED = "ua-seed"
+SEED = "ua-seed"
+_ALIAS = "ua-disk-"
 _OWNER_UNCHANGED = "vmctl: many machines share this file; libvirt must not change its owner"
 
 
@@ -91,14 +94,14 @@ def _write_seed(machine: Machine, out: Writer, devices: ET.Element) -> None:
     out.add(element, "source", file=machine.seed)
     out.add(element, "target", dev=_target(bus, others), bus=bus.name)
     out.add(element, "readonly")
-    out.add(element, "alias", name=_SEED)
+    out.add(element, "alias", name=SEED)
 
 
 def read_seed(root: ET.Element) -> str:
     """Return the file of the seed, or nothing."""
     for element in root.iterfind("devices/disk"):
         alias, source = element.find("alias"), element.find("source")
-        if alias is not None and alias.get("name") == _SEED and source is not None:
+        if alias is not None and alias.get("name") == SEED and source is not None:
             return source.get("file", "")
     return ""
 
@@ -107,9 +110,37 @@ def _write_disk(
     machine: Machine, disk: Disk, target: str, out: Writer, devices: ET.Element
 ) -> None:
     bus = _disk_bus(machine)
+    block = is_block(disk)
     element = out.add(
-        devices, "disk", type_="file", device="disk", why=f"spec disk '{disk.name}'; {bus.why}"
+        devices,
+        "disk",
+        type_="block" if block else "file",
+        device="disk",
+        why=f"spec disk '{disk.name}'; {bus.why}",
     )
+    if disk.external:
+        why = "spec disks path: used as it is"
+        out.add(element, "driver", name="qemu", type_=disk.format.value, why=why)
+        out.add(element, "source", **{"dev" if block else "file": disk.file})
+        out.add(element, "target", dev=target, bus=bus.name)
+    else:
+        _write_own(machine, disk, target, out, element)
+    limits.write_disk(machine.limits, element, out)
+    if not disk.external:
+        out.add(element, "serial", text=disk.name[:_SERIAL_LENGTH])
+    if disk is machine.disks[0]:
+        _write_boot(machine, "disk", out, element, nth=0)
+    _write_boot(machine, disk.name, out, element, nth=0)
+    out.add(element, "alias", name=f"ua-disk-{disk.name}")
+
+
+def is_block(disk: Disk) -> bool:
+    """Tell whether a disk is a block device of the host's."""
+    return disk.external and disk.file.startswith("/dev/")
+
+
+def _write_own(machine: Machine, disk: Disk, target: str, out: Writer, element: ET.Element) -> None:
+    """Write how QEMU opens a disk of the machine's own: overlay, base, and nothing below."""
     paravirtual = machine.virtio
     out.add(
         element,
@@ -139,12 +170,7 @@ def _write_disk(
         out.add(backing, "backingStore")
     else:
         out.add(element, "backingStore")
-    out.add(element, "target", dev=target, bus=bus.name)
-    out.add(element, "serial", text=disk.name[:_SERIAL_LENGTH])
-    if disk is machine.disks[0]:
-        _write_boot(machine, "disk", out, element, nth=0)
-    _write_boot(machine, disk.name, out, element, nth=0)
-    out.add(element, "alias", name=f"ua-disk-{disk.name}")
+    out.add(element, "target", dev=target, bus=_disk_bus(machine).name)
 
 
 def _keep_owner(machine: Machine, out: Writer, source: ET.Element) -> None:
@@ -164,10 +190,9 @@ def read(root: ET.Element, own: Metadata | None) -> tuple[tuple[Disk, ...], tupl
     disks: list[Disk] = []
     cdroms: list[str] = []
     for element in root.iterfind("devices/disk"):
-        if own is not None and not _ours(element):
+        if own is not None and not _ours(element, own):
             continue  # of other hands, or the seed
-        source = element.find("source")
-        file = source.get("file", "") if source is not None else ""
+        file = source_of(element)
         if element.get("device") == "cdrom":
             cdroms.append(file)
         else:
@@ -175,47 +200,85 @@ def read(root: ET.Element, own: Metadata | None) -> tuple[tuple[Disk, ...], tupl
     return tuple(disks), tuple(cdroms)
 
 
-def _ours(element: ET.Element) -> bool:
+def source_of(element: ET.Element) -> str:
+    """Return the file or block device of a disk; nothing for what comes from elsewhere."""
+    source = element.find("source")
+    if source is None or element.get("type") not in ("file", "block"):
+        return ""
+    return source.get("file", "") or source.get("dev", "")
+
+
+def sources(text: str) -> frozenset[str]:
+    """Return the files and block devices of all disks of a domain, given as XML."""
+    root = ET.fromstring(text)  # noqa: S314  (libvirt's own output; its parser refuses entities)
+    return frozenset(map(source_of, root.iterfind("devices/disk"))) - {""}
+
+
+def name_of(element: ET.Element) -> str:
+    """Return what a disk is called: by its alias, or by its target where others made it."""
+    alias, target = element.find("alias"), element.find("target")
+    name = alias.get("name", "") if alias is not None else ""
+    if name.startswith(_ALIAS):
+        return name.removeprefix(_ALIAS)
+    return target.get("dev", "") if target is not None else ""
+
+
+def _ours(element: ET.Element, own: Metadata) -> bool:
     """Tell a disk of the machine from one that other hands plugged in."""
     alias = element.find("alias")
-    return alias is not None and alias.get("name", "").startswith(("ua-disk-", "ua-cdrom"))
+    name = alias.get("name", "") if alias is not None else ""
+    if name.startswith((_ALIAS, "ua-cdrom")):
+        return True
+    if not own.adopted or name == SEED:
+        return False
+    if element.get("device") == "cdrom":
+        return bool(source_of(element))
+    return name_of(element) in own.disks
 
 
 def _read_disk(element: ET.Element, file: str, own: Metadata | None) -> Disk:
-    alias = element.find("alias")
-    name = (alias.get("name", "") if alias is not None else "").removeprefix("ua-disk-")
+    name = name_of(element)
     driver = element.find("driver")
     settings = driver.attrib if driver is not None else {}
     backing = element.find("backingStore/source")
     backing_format = element.find("backingStore/format")
     declared = own.disks.get(name) if own else None
+    if declared is not None and declared.get("external") == "yes":
+        return Disk(
+            name=name, file=file, size=0, format=format_of(settings.get("type")), external=True
+        )
     return Disk(
         name=name,
         file=file,
-        size=int(declared.get("size", "0")) if declared is not None else 0,
+        size=number(declared.get("size")) if declared is not None else 0,
         keep=declared is not None and declared.get("keep") == "yes",
-        format=_format(settings.get("type")),
+        format=format_of(settings.get("type")),
         base=backing.get("file", "") if backing is not None else "",
-        base_format=_format(backing_format.get("type") if backing_format is not None else None),
+        base_format=format_of(backing_format.get("type") if backing_format is not None else None),
         direct=settings.get("cache") == "none",
         aio=settings.get("io", "threads"),
     )
 
 
-def _format(name: str | None) -> DiskFormat:
+def format_of(name: str | None) -> DiskFormat:
+    """Return the format of a <driver>; libvirt always writes it."""
     return DiskFormat.RAW if name == "raw" else DiskFormat.QCOW2
 
 
 def read_boot_order(root: ET.Element, disks: tuple[Disk, ...]) -> tuple[str, ...]:
-    """Return what the firmware tries, in order."""
+    """Return what the firmware tries, in order; <os><boot> counts where no device has its place."""
     first = disks[0].name if disks else ""
     order: dict[int, str] = {}
     for element in root.iterfind("devices/disk"):
-        boot, alias = element.find("boot"), element.find("alias")
+        boot = element.find("boot")
         if boot is not None:
-            name = alias.get("name", "").removeprefix("ua-disk-") if alias is not None else ""
-            kind = "cdrom" if element.get("device") == "cdrom" else name
-            order[int(boot.get("order", "0"))] = "disk" if kind == first else kind
+            kind = "cdrom" if element.get("device") == "cdrom" else name_of(element)
+            order[number(boot.get("order"))] = "disk" if kind == first else kind
     for element in root.iterfind("devices/interface/boot"):
-        order[int(element.get("order", "0"))] = "network"
-    return tuple(order[position] for position in sorted(order))
+        order[number(element.get("order"))] = "network"
+    if order:
+        return tuple(order[position] for position in sorted(order))
+    if root.find("os/kernel") is not None or any(not disk.external for disk in disks):
+        return ()
+    words = (_BOOT_DEVICES.get(element.get("dev", ""), "") for element in root.iterfind("os/boot"))
+    return tuple(word for word in words if word)

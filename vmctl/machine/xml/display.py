@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from vmctl.machine.model import Display, Machine
-from vmctl.machine.xml.element import Writer
+from vmctl.machine.xml.element import Writer, number
 
 LOOPBACK = "127.0.0.1"
 
@@ -37,11 +37,10 @@ def write(machine: Machine, out: Writer, devices: ET.Element, password: str) -> 
 
 def read(root: ET.Element) -> Display:
     """Return what kind of screen the machine has."""
-    return Display.VNC if root.find("devices/graphics") is not None else Display.NONE
+    return Display.VNC if root.find("devices/graphics[@type='vnc']") is not None else Display.NONE
 
 
 def read_port(text: str) -> int:
     """Return the VNC port in a running domain's XML, 0 where there is none."""
     graphics = ET.fromstring(text).find("devices/graphics")  # noqa: S314  (libvirt's own output)
-    port = graphics.get("port", "0") if graphics is not None else "0"
-    return max(0, int(port))
+    return number(graphics.get("port")) if graphics is not None else 0

@@ -21,6 +21,7 @@ from vmctl.machine.xml import (
     features,
     filesystem,
     interface,
+    limits,
     metadata,
     ownership,
     panic,
@@ -55,6 +56,7 @@ def write(
         out.root.remove(out.root[-1])
     metadata.write(machine, out)
     capacity.write(machine, out)
+    limits.write(machine.limits, out)
     filesystem.write_memory(machine, out)
     boot.write(machine, out, machine_type, ssh_key)
     features.write(machine, out)
@@ -83,7 +85,9 @@ class ReadBack:
     """A domain as it is: the machine, and what cannot be said as a machine.
 
     `owned` is false for a domain without our metadata. `digest` is that of the machine it was made
-    from. `unknown` are elements that vmctl does not manage, `missing` those it would have written.
+    from; in a running domain, `applied` is that of the machine up to which it was changed, and
+    `spare_ports` how many devices can be plugged in. `unknown` are elements that vmctl does not
+    manage, `missing` those it would have written.
     """
 
     machine: Machine
@@ -92,6 +96,8 @@ class ReadBack:
     machine_type: str
     unknown: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    applied: str = ""
+    spare_ports: int = 0
 
 
 def read(text: str, *, autostart: bool = False) -> ReadBack:
@@ -109,6 +115,9 @@ def read(text: str, *, autostart: bool = False) -> ReadBack:
     _, machine_type = boot.read_machine_type(root)
     expected = write(machine, machine_type=machine_type, ssh_key=boot.read_ssh_key(root))
     missing, unknown = structure.compare(expected.root, root)
+    if machine.adopted:
+        # What others left out is no more managed than what they put in.
+        missing, unknown = (), structure.unmanaged(expected.root, root)
     return ReadBack(
         machine=machine,
         owned=own is not None,
@@ -116,6 +125,8 @@ def read(text: str, *, autostart: bool = False) -> ReadBack:
         machine_type=machine_type,
         unknown=unknown,
         missing=missing,
+        applied=own.applied if own else "",
+        spare_ports=controller.read_spare(root),
     )
 
 
@@ -123,6 +134,9 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
     name = root.findtext("name") or ""
     accel = Accel.KVM if root.get("type") == "kvm" else Accel.TCG
     devices = Devices.VIRTIO if balloon.read_virtio(root) else Devices.EMULATED
+    if own is not None and own.adopted and own.mode in list(Mode):
+        # Others give a balloon to machines with emulated devices too.
+        devices = Mode(own.mode).devices
     memory, memory_max, cpus, cpus_max = capacity.read(root)
     chipset, _ = boot.read_machine_type(root)
     disks, cdroms = disk.read(root, own)
@@ -138,7 +152,7 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
         memory=memory,
         memory_max=memory_max,
         ready=own.ready if own else Ready(),
-        console_log=console.read_log(root),
+        console_log=_console_log(root, own),
         description=root.findtext("description") or "",
         nested=cpu.read_nested(root),
         firmware=boot.read_firmware(root),
@@ -161,8 +175,17 @@ def _machine(root: ET.Element, own: metadata.Metadata | None, *, autostart: bool
         display=display.read(root),
         autostart=autostart,
         needs=own.needs if own else (),
+        limits=limits.read(root, own),
         vsock=vsock.read(root),
         host_cpu=own.host_cpu if own else "",
         emulator=root.findtext("devices/emulator") or "",
         qemu_owner=ownership.read(root),
+        adopted=own is not None and bool(own.adopted),
     )
+
+
+def _console_log(root: ET.Element, own: metadata.Metadata | None) -> str:
+    """Return where the console is logged to, or would be if others had not made the domain."""
+    if own is not None and own.adopted:
+        return f"{own.adopted}/console.log"
+    return console.read_log(root)

@@ -54,6 +54,12 @@ class Writer:
         return copy
 
 
+def number(text: str | None, default: int = 0) -> int:
+    """Return a whole number of a domain; `default` for what is none, as hand-written XML has it."""
+    stripped = (text or "").strip()
+    return int(stripped) if stripped.isascii() and stripped.isdigit() else default
+
+
 def yes_no(value: bool) -> str:
     """Return libvirt's word for a truth value."""
     return "yes" if value else "no"

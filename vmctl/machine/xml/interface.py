@@ -5,15 +5,18 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from vmctl.machine.model import Machine, Nic, NicKind
-from vmctl.machine.xml.element import Writer
+from vmctl.machine.xml import limits
+from vmctl.machine.xml import network as network_xml
+from vmctl.machine.xml.element import Writer, number
 from vmctl.machine.xml.metadata import Metadata
 
+ALIAS = "ua-net"
 _RING = "1024"
 
 
 def alias(index: int) -> str:
     """Return the alias of the n-th card; QEMU's netdev is then called host<alias>."""
-    return f"ua-net{index}"
+    return f"{ALIAS}{index}"
 
 
 def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
@@ -41,6 +44,7 @@ def write(machine: Machine, out: Writer, devices: ET.Element) -> None:
                 rx_queue_size=_RING,
                 why="host: vhost-net moves packets in the kernel; queues only help with it",
             )
+        limits.write_card(machine.limits, element, out)
         network_boot = "network" in machine.boot_order and index == 0
         if network_boot:
             position = machine.boot_order.index("network") + 1
@@ -60,14 +64,16 @@ def read(root: ET.Element, own: Metadata | None) -> tuple[Nic, ...]:
     return tuple(
         _read_nic(element, own)
         for element in root.iterfind("devices/interface")
-        if own is None or _ours(element)
+        if own is None or _ours(element, own)
     )
 
 
-def _ours(element: ET.Element) -> bool:
+def _ours(element: ET.Element, own: Metadata) -> bool:
     """Tell a card of the machine from one that other hands plugged in."""
-    alias = element.find("alias")
-    return alias is not None and alias.get("name", "").startswith("ua-net")
+    alias, mac = element.find("alias"), element.find("mac")
+    if alias is not None and alias.get("name", "").startswith("ua-net"):
+        return True
+    return bool(own.adopted) and mac is not None and mac.get("address", "") in own.nics
 
 
 def _read_nic(element: ET.Element, own: Metadata | None) -> Nic:
@@ -77,10 +83,7 @@ def _read_nic(element: ET.Element, own: Metadata | None) -> Nic:
 
     mac = attribute("mac", "address")
     declared = own.nics.get(mac) if own else None
-    kind = {"user": NicKind.USER, "bridge": NicKind.BRIDGE}.get(element.get("type", ""))
-    if kind is None:
-        is_isolated = declared is not None and declared.get("kind") == NicKind.ISOLATED
-        kind = NicKind.ISOLATED if is_isolated else NicKind.NAT
+    kind = _kind(element, attribute("source", "network"), declared)
     return Nic(
         kind=kind,
         mac=mac,
@@ -91,5 +94,16 @@ def _read_nic(element: ET.Element, own: Metadata | None) -> Nic:
         gateway=declared.get("gateway", "") if declared is not None else "",
         dns=tuple(declared.get("dns", "").split()) if declared is not None else (),
         vhost=attribute("driver", "name") == "vhost",
-        queues=int(attribute("driver", "queues") or 1),
+        queues=number(attribute("driver", "queues"), 1),
     )
+
+
+def _kind(element: ET.Element, network: str, declared: ET.Element | None) -> NicKind:
+    """Return what a card is plugged into; vmctl's own networks are known by their names."""
+    kind = {"user": NicKind.USER, "bridge": NicKind.BRIDGE}.get(element.get("type", ""))
+    if kind is not None:
+        return kind
+    if declared is not None and declared.get("kind") == NicKind.ISOLATED:
+        return NicKind.ISOLATED
+    names = {name: known for known, name in network_xml.NAMES.items()}
+    return names.get(network, NicKind.NETWORK)

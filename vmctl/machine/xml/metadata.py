@@ -6,12 +6,13 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from vmctl.machine.model import Forward, Image, Machine, Ready
-from vmctl.machine.xml.element import METADATA, Writer, yes_no
+from vmctl.machine.xml.element import METADATA, Writer, number, yes_no
 
 GUEST = ("hostname", "user", "ssh_keys", "cloud_init", "user_data", "provision")
 """Fields of a machine that say what its guest was given."""
 
 _MACHINE = f"{{{METADATA}}}machine"
+_APPLIED = "applied"
 
 
 def _tag(name: str) -> str:
@@ -29,12 +30,20 @@ def write(machine: Machine, out: Writer) -> None:
         mode=machine.mode.value,
         digest=machine.digest,
         host_cpu=machine.host_cpu,
+        adopted=machine.console_log.rpartition("/")[0] if machine.adopted else "",
         why="vmctl: says that this domain is vmctl's own, and from what it was made",
     )
     if machine.image is not None:
         out.add(own, _tag("image"), name=machine.image.name, digest=machine.image.digest)
     for disk in machine.disks:
-        out.add(own, _tag("disk"), name=disk.name, size=str(disk.size), keep=yes_no(disk.keep))
+        out.add(
+            own,
+            _tag("disk"),
+            name=disk.name,
+            size=str(disk.size),
+            keep=yes_no(disk.keep),
+            external="yes" if disk.external else "",
+        )
     for nic in machine.nics:
         out.add(
             own,
@@ -78,8 +87,44 @@ def _write_guest(machine: Machine, out: Writer, own: ET.Element) -> None:
         out.add(own, _tag("guest"), text="", why="", **given)
 
 
+def live_text(machine: Machine, applied: str) -> str:
+    """Return our element for a running domain, as libvirt takes it: without a namespace.
+
+    `applied` is the digest of the machine whose changes were all carried out that can be.
+    """
+    out = Writer("domain")
+    write(machine, out)
+    own = out.root[0][0]
+    own.set(_APPLIED, applied)
+    return _bare(own)
+
+
+def text(machine: Machine) -> str:
+    """Return our element for a domain that is defined already, without a namespace."""
+    out = Writer("domain")
+    write(machine, out)
+    return _bare(out.root[0][0])
+
+
+def present(domain: str) -> str:
+    """Return our element of a domain's XML, without a namespace; empty where there is none."""
+    root = ET.fromstring(domain)  # noqa: S314  (libvirt's own output; its parser refuses entities)
+    element = root.find(f"metadata/{_MACHINE}")
+    return _bare(element) if element is not None else ""
+
+
+def _bare(own: ET.Element) -> str:
+    for element in own.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    own.tail = ""
+    return ET.tostring(own, encoding="unicode")
+
+
 class Metadata:
-    """Our own element of an existing domain."""
+    """Our own element of an existing domain.
+
+    `adopted` is the directory of the machine in the store, where others made the domain.
+    """
 
     def __init__(self, element: ET.Element) -> None:
         self._own = element
@@ -88,6 +133,8 @@ class Metadata:
         self.mode = element.get("mode", "")
         self.digest = element.get("digest", "")
         self.host_cpu = element.get("host_cpu", "")
+        self.applied = element.get(_APPLIED, "") or self.digest
+        self.adopted = element.get("adopted", "")
 
     def _all(self, name: str) -> Iterator[ET.Element]:
         return self._own.iterfind(_tag(name))
@@ -114,8 +161,8 @@ class Metadata:
         """The forwarded ports."""
         return tuple(
             Forward(
-                host=int(element.get("host", "0")),
-                guest=int(element.get("guest", "0")),
+                host=number(element.get("host")),
+                guest=number(element.get("guest")),
                 host_address=element.get("host_address", ""),
                 protocol=element.get("protocol", ""),
             )
@@ -147,9 +194,16 @@ class Metadata:
             return Ready(
                 when=element.get("when", ""),
                 pattern=element.get("pattern", ""),
-                timeout=float(element.get("timeout", "0")),
+                timeout=_seconds(element.get("timeout", "")),
             )
         return Ready()
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def read(root: ET.Element) -> Metadata | None:
