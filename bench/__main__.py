@@ -18,7 +18,7 @@ from bench.rounds import Contender, Group, measure
 if TYPE_CHECKING:
     from bench.site import Site
 
-PARTS = ("boot", "start", "ps", "stages", "overlay", "inside")
+PARTS = ("boot", "login", "start", "ps", "stages", "overlay", "inside")
 MODES = ("full", "tcg-virtio", "hardware", "paravirt")
 QUICK = 2
 CHEAP = 3
@@ -83,6 +83,14 @@ class _Bench:
             boots = boot.Boots(self.site, mode)
             contenders = boots.contenders(peers=not self.options.quick)
             yield self._measured(boots.group(contenders), contenders, self.options.rounds)
+
+    def _login(self) -> Iterator[Group]:
+        from bench import login
+
+        tell(f"building the image {login.IMAGE}")
+        self.site.call(*self.site.vmctl, "image", "build", login.IMAGE)
+        for mode in self.options.modes:
+            yield self._measured(*login.Logins(self.site, mode).measured(), self.options.rounds)
 
     def _start(self) -> Iterator[Group]:
         from bench import starting

@@ -110,7 +110,7 @@ class Boots:
     def _command_line_of_libvirt(self) -> list[str]:
         with self._up() as (child, _):
             await_text(self.log, FIRST_LINE, child, lives=False)
-            return _command_line(_process_of(self.name))
+            return command_line(process_of(self.name))
 
     @contextlib.contextmanager
     def _up(self) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
@@ -169,7 +169,7 @@ def _observed(
     """Wait for the first line and for the end of the command; the later one is waited out too."""
     arrival = await_text(log, FIRST_LINE, child, lives=False)
     returned = arrival.returned
-    memory = _memory(_process_of(name))
+    memory = _memory(process_of(name))
     if returned is None:
         child.wait()
         returned = time.monotonic()
@@ -178,7 +178,7 @@ def _observed(
     return {METRICS[0]: arrival.came - began, METRICS[1]: returned - began, METRICS[2]: memory}
 
 
-def _process_of(name: str) -> int:
+def process_of(name: str) -> int:
     """Return the QEMU process of a domain, which libvirt names in its arguments."""
     mark = f"guest={name},".encode()
     for entry in pathlib.Path("/proc").iterdir():
@@ -189,7 +189,8 @@ def _process_of(name: str) -> int:
     raise BenchError(f"no QEMU runs '{name}'")
 
 
-def _command_line(process: int) -> list[str]:
+def command_line(process: int) -> list[str]:
+    """Return the words that a process was started with."""
     words = pathlib.Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     return [word.decode() for word in words[:-1]]
 
