@@ -25,7 +25,7 @@ unit: ## the tests without processes, libvirt and network
 	$(PYTEST) tests/unit
 
 golden: ## write the expected texts anew; read the difference before committing it
-	VMCTL_REGENERATE=1 $(PYTEST) tests/golden tests/unit/test_spec_corpus.py
+	VMCTL_REGENERATE=1 $(PYTEST) tests/golden tests/unit/test_spec_corpus.py tests/libvirt/test_foreign_domains.py
 
 libvirt: ## the tests on libvirt's own test driver
 	$(PYTEST) tests/libvirt

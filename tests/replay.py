@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -61,6 +62,25 @@ DEBIAN = Image(
     memory=256 << 20,
 )
 
+LAB_HOST = dataclasses.replace(DEBIAN, name="lab-host", memory=1 << 30)
+
+CONTAINER = Image(
+    name="container",
+    digest="3" * 64,
+    disk=f"{STORE}/images/{'3' * 64}/disk.raw",
+    disk_format=DiskFormat.RAW,
+    kernel=f"{STORE}/images/{'3' * 64}/kernel",
+    efi_kernel=f"{STORE}/images/{'3' * 64}/bzimage",
+    initrd=f"{STORE}/images/{'3' * 64}/initrd",
+    cmdline="console=ttyS0",
+    size=1 << 30,
+    drivers=ALL_DRIVERS,
+    agent=True,
+    user="root",
+    boot="kernel",
+    container=True,
+)
+
 
 def host(name: str) -> HostFacts:
     """Return recorded facts."""
@@ -74,7 +94,8 @@ def surroundings(
     storage: Storage = Storage(direct=True, io_uring=True),
 ) -> resolve.Surroundings:
     """Return a fixed place on a host of these facts."""
-    known = {image.name: image for image in (*images, TINY, DISTRIBUTION, DEBIAN)}
+    own = (TINY, DISTRIBUTION, DEBIAN, LAB_HOST, CONTAINER)
+    known = {image.name: image for image in (*images, *own)}
 
     def find(wanted: ImageSpec) -> Image:
         return known[wanted.name]

@@ -8,7 +8,7 @@ import pytest
 
 from tests import replay
 from vmctl.machine import compare
-from vmctl.machine.compare import Effect
+from vmctl.machine.effects import Effect
 from vmctl.machine.model import Machine
 from vmctl.machine.xml import domain
 from vmctl.spec.problems import SpecError
@@ -54,9 +54,10 @@ def test_one_in_memory_has_none_and_knows_its_name_otherwise(resolved) -> None: 
 @pytest.mark.parametrize(
     "line", ["user: dev", "cloud_init: {}", "user_data: ./x", f"ssh_keys: [{KEY}]"]
 )
-def test_what_only_cloud_init_does_is_refused_there(resolved, line) -> None:  # type: ignore[no-untyped-def]
-    problem = refusal(resolved, f"name: web\nimage: tiny\n{line}\n")
-    assert "image 'tiny' does not have" in problem.message
+@pytest.mark.parametrize("image", ["tiny", "container"])
+def test_what_only_cloud_init_does_is_refused_there(resolved, image, line) -> None:  # type: ignore[no-untyped-def]
+    problem = refusal(resolved, f"name: web\nimage: {image}\n{line}\n")
+    assert f"image '{image}' does not have" in problem.message
     assert problem.line == 3
 
 
@@ -123,6 +124,29 @@ def test_what_starts_the_guest(resolved) -> None:  # type: ignore[no-untyped-def
     assert "no kernel apart" in refusal(resolved, text).message
     change, *_order = compare.differences(disk, kernel)
     assert (str(change), change.effect) == ("boot: disk -> kernel", Effect.NEXT_START)
+
+
+def test_a_guest_in_memory_is_not_restarted_between_steps(resolved) -> None:  # type: ignore[no-untyped-def]
+    steps = "provision: [{script: a}, {script: b, reboot: true}]\n"
+    problem = refusal(resolved, f"name: web\nimage: tiny\n{steps}")
+    assert "'tiny' lives in memory" in problem.message
+    assert (problem.line, problem.column) == (3, 46)
+    for image in ("debian-12-min", "container"):
+        machine = resolved(f"name: web\nimage: {image}\n{steps}")
+        assert [step.reboot for step in machine.payload.steps] == [False, True]
+
+
+def test_a_container_has_no_boot_loader(resolved) -> None:  # type: ignore[no-untyped-def]
+    problem = refusal(resolved, "name: web\nimage: container\nboot: disk\n")
+    assert "its disk has no boot loader" in problem.message
+    assert "leave it out" in problem.suggestion
+    assert problem.line == 3
+    machine = resolved("name: web\nimage: container\n")
+    assert machine.image is not None
+    assert machine.image.kernel == replay.CONTAINER.kernel
+    firmware = resolved("name: web\nimage: container\nfirmware: uefi\n")
+    assert firmware.image is not None
+    assert firmware.image.kernel == replay.CONTAINER.efi_kernel
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ def test_every_deadline_is_ten_times_longer_under_tcg(resolved) -> None:  # type
     assert resolved(text).ready.timeout == 5
     assert resolved(text, facts=NO_KVM).ready.timeout == 50
     assert resolved(text, "mode=full").ready.timeout == 50
+    # A processor that is emulated itself makes KVM as slow.
+    emulated = replay.host("kvm-in-emulated-amd")
+    assert resolved(text, "mode=paravirt", facts=emulated).ready.timeout == 50
 
 
 def test_a_system_disk_is_an_overlay(resolved) -> None:  # type: ignore[no-untyped-def]

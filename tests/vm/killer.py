@@ -29,6 +29,13 @@ CHANGES: tuple[tuple[Any, tuple[str, ...]], ...] = (
         ("create", "destroy", "undefineFlags", "setAutostart", "suspend", "resume", "shutdown"),
     ),
     (libvirt.virDomain, ("createWithFlags", "fsFreeze", "fsThaw", "managedSave")),
+    (
+        libvirt.virDomain,
+        (
+            *("setMemoryFlags", "setVcpusFlags", "attachDeviceFlags", "detachDeviceFlags"),
+            *("updateDeviceFlags", "blockResize", "setMetadata", "setBlockIoTune"),
+        ),
+    ),
     (libvirt.virNetwork, ("create", "destroy", "undefine", "update")),
     (libvirt_qemu, ("qemuMonitorCommand",)),
     (pathlib.Path, ("rename", "replace", "unlink", "mkdir", "rmdir", "chmod")),

@@ -257,7 +257,7 @@ def test_disks_of_a_vanished_domain_are_never_lost(
     domain.destroy()
     domain.undefine()
     assert "removed by other hands" in site.run("status", name, status=3).err
-    for sets in ("disks.0.size=32MiB", "disks.0.size=64MiB"):
+    for sets in ("disks.0.size=8MiB", "disks.0.size=4MiB"):
         refused = site.run("up", path, "--set", sets, status=4)
         assert str(disk) in refused.err
         assert disk.stat().st_ino == inode

@@ -33,7 +33,10 @@ BOOTED = (
 )
 SLOW = ("secure-boot-tpm", "uefi")
 """UEFI firmware takes half a minute under TCG."""
-ELSEWHERE = {"debian": "test_cloud_init boots such machines"}
+ELSEWHERE = {
+    "debian": "test_cloud_init boots such machines",
+    "lab-host": "tests/nested boots it",
+}
 NEEDS_KVM = ("hardware", "paravirt")
 NOT_BOOTED = {"installer": "it needs a CD-ROM image that a person brings"}
 

@@ -132,15 +132,14 @@ def inspect(context: contexts.Context, name: str, as_json: bool) -> None:
     NAME is a name, or the first digits (at least six) of a digest.
     """
     from vmctl import errors
-    from vmctl.images import build as building
-    from vmctl.images import catalog
+    from vmctl.images import catalog, shelf
     from vmctl.lifecycle import image_users
     from vmctl.store.layout import Layout
     from vmctl.ui import json_out, table
 
     layout = Layout.default()
     found = _found(layout, name)
-    damaged = building.damage(layout, found.digest) if found.present else []
+    damaged = shelf.damage(layout, found.digest) if found.present else []
     record = catalog.record(layout, found.name)
     if damaged:
         anew = f"vmctl image build {name} --force"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +14,7 @@ from vmctl.cli import context as contexts
 if TYPE_CHECKING:
     from vmctl.lifecycle.events import Event
     from vmctl.lifecycle.provision import Provision
-    from vmctl.machine.plan import Plan
+    from vmctl.machine.plan import MachinePlan, Plan
 
 _Function = Callable[..., Any]
 
@@ -58,6 +58,7 @@ def _follow(events: Iterable[Event], context: contexts.Context) -> None:
 @click.option("--provision", is_flag=True, help="Carry out all provision steps again.")
 @click.option("--no-provision", is_flag=True, help="Carry out no provision steps.")
 @click.option("--remove-orphans", is_flag=True, help="Remove machines the spec no longer names.")
+@click.option("--take-over", is_flag=True, help="Overwrite what other hands (virsh) changed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before machines are removed.")
 @click.option("--allow-outside", is_flag=True, help="Allow files outside the spec's directory.")
 @contexts.options
@@ -72,6 +73,7 @@ def up(  # noqa: PLR0913
     provision: bool,
     no_provision: bool,
     remove_orphans: bool,
+    take_over: bool,
     yes: bool,
     allow_outside: bool,
 ) -> None:
@@ -88,6 +90,7 @@ def up(  # noqa: PLR0913
         sets=sets,
         allow_outside=allow_outside,
         remove_orphans=remove_orphans,
+        take_over=take_over,
         wait=not no_wait,
         provision=_which_steps(provision, no_provision, waits=not no_wait),
     )
@@ -136,12 +139,19 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
             item.machine.mode,
             item.observed.state,
             ", ".join(item.changes) or "nothing",
-            "; ".join([*(str(change) for change in item.waiting), *item.drift]),
+            "; ".join(_notes(item)),
         )
         for item in plan.machines
     ]
     rows += [(name, "", "", "not in the spec any more", "") for name in plan.orphans]
     table.show(("machine", "mode", "state", "to do", "notes"), rows, state="state")
+
+
+def _notes(item: MachinePlan) -> Iterator[str]:
+    for change in (*item.live, *item.waiting):
+        yield f"{change} ({change.effect})"
+    yield from (f"{drift} (taken over)" for drift in item.overwritten)
+    yield from (f"{drift} (left as it is)" for drift in item.drift)
 
 
 def _show_result(

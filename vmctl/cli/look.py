@@ -91,7 +91,7 @@ def _show(rows: list[Row]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contexts.options
 def status(context: contexts.Context, name: str, as_json: bool) -> None:
-    """Show one machine: state, what runs it, addresses, forwarded ports, drift."""
+    """Show one machine: state, what runs it, addresses, forwarded ports, limits, drift."""
     from vmctl.hypervisor import connection as connections
     from vmctl.lifecycle import listing
     from vmctl.store.layout import Layout
@@ -99,7 +99,7 @@ def status(context: contexts.Context, name: str, as_json: bool) -> None:
 
     layout = Layout.default()
     with connections.opened(context.uri, layout) as connection:
-        details = listing.details(connection, layout, name)
+        details = listing.details(connection, layout, name, closely=True)
     if as_json:
         json_out.emit(details.as_dict())
     else:

@@ -17,6 +17,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("vmctl.cli.lifecycle:resume", "Let paused machines go on."),
         "wait": ("vmctl.cli.lifecycle:wait", "Wait until machines are ready."),
     },
+    "Domains of others": {
+        "adopt": ("vmctl.cli.adopt:adopt", "Take a domain that virsh or virt-install made."),
+        "release": ("vmctl.cli.adopt:release", "Let go of a machine without touching it."),
+    },
     "Look": {
         "ps": ("vmctl.cli.look:ps", "List machines."),
         "top": ("vmctl.cli.top:top", "Show what machines use: CPU, memory, disk, network."),
@@ -24,6 +28,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("vmctl.cli.look:logs", "Show what a machine wrote to its console."),
         "console": ("vmctl.cli.look:console", "Connect to a machine's serial console."),
         "render": ("vmctl.cli.look:render", "Print the domain XML of a spec; changes nothing."),
+        "diff": ("vmctl.cli.diff:diff", "Show how machines differ from their spec."),
         "validate": ("vmctl.cli.spec:validate", "Check a spec and show every problem in it."),
     },
     "Inside": {
@@ -61,6 +66,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 """Section, then command, then where it is (module:attribute) and its line in the help."""
+
+JSON_IS_A_FILE = frozenset({"compare"})
+"""The commands whose --json names a file to write; that of all others fills standard output."""
 
 OPTIONS = (
     ("-c, --connect URI", "Libvirt connection; default: $LIBVIRT_DEFAULT_URI, else"),

@@ -8,13 +8,24 @@ from collections.abc import Callable, Iterator
 
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.lifecycle import directories, observe, provision, removal, sharing, steps, waiting
+from vmctl.hypervisor import networks
+from vmctl.lifecycle import (
+    directories,
+    existing,
+    observe,
+    provision,
+    removal,
+    sharing,
+    steps,
+    waiting,
+)
 from vmctl.lifecycle.provision import Provision
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine import plan
-from vmctl.machine.compare import Effect
-from vmctl.machine.model import Machine
+from vmctl.machine.compare import Difference
+from vmctl.machine.effects import Effect
+from vmctl.machine.model import Disk, Machine, Nic
 from vmctl.machine.observed import Observed
 from vmctl.machine.plan import Action, MachinePlan
 from vmctl.machine.state import State
@@ -47,15 +58,17 @@ def bring_up(
     *,
     wait: bool = True,
     which: Provision = Provision.MISSING,
+    take_over: bool = False,
 ) -> None:
     """Do what is missing for a machine to run as its spec says, then wait until it is ready.
 
-    `spec` is the file's path and text, `which` says which provision steps are carried out. The lock
-    is held while things change, not while waiting.
+    `spec` is the file's path and text, `which` says which provision steps are carried out,
+    `take_over` that what other hands changed is overwritten. The lock is held while things change,
+    not while waiting.
     """
     with locked(site, machine.name) as observed:
         # What was seen before the lock may have changed since.
-        todo = plan.plan_one(machine, observed)
+        todo = plan.plan_one(machine, observed, take_over=take_over)
         if not observed.state.active:
             steps.refuse_taken_ports(machine)
             directories.require(machine, site.connection.uri)
@@ -105,18 +118,26 @@ def start_again(site: Site, observed: Observed, worker: Worker) -> Machine:
 
 
 def _tell(todo: MachinePlan, worker: Worker) -> None:
+    for drift in todo.overwritten:
+        worker.note("info", f"taken over from other hands: {drift}")
     for drift in todo.drift:
-        worker.note("warning", f"changed by other hands, left as it is: {drift}")
+        hint = (
+            "See all of it: vmctl diff; make it as the spec says: vmctl up --take-over "
+            "(devices that were plugged in go with a restart)"
+        )
+        last = drift == todo.drift[-1]
+        said = f"changed by other hands, left as it is: {drift}"
+        worker.note("warning", said, hint if last else "")
     for change in todo.waiting:
-        if todo.drift:
+        if todo.held:
             worker.note("warning", f"{change} (not done: the domain was changed by other hands)")
         else:
-            said = f"{change} (takes effect {change.effect})"
-            worker.note("warning", said, _remedy(todo, worker))
+            said = f"{change} (takes effect {change.effect.phrase})"
+            worker.note("warning", said, _remedy(change, worker))
 
 
-def _remedy(todo: MachinePlan, worker: Worker) -> str:
-    if any(change.effect is Effect.RE_CREATION for change in todo.waiting):
+def _remedy(change: Difference, worker: Worker) -> str:
+    if change.effect is Effect.RE_CREATION:
         return f"Make it anew: vmctl down {worker.name} && vmctl up"
     return f"Restart it when it suits you: vmctl restart {worker.name}"
 
@@ -139,16 +160,64 @@ def _define(
     )
     with removal.nothing_left_if_refused(site, observed):
         steps.require_image(site, machine)
+        existing.require(site.connection, machine)
     if Action.NETWORK in todo.actions:
         with worker.step("network"), removal.nothing_left_if_refused(site, observed):
             steps.ensure_networks(site, machine)
+    if observed.state.active and any(each.grows for each in (*todo.live, *todo.waiting)):
+        from vmctl.lifecycle import live_change
+
+        live_change.grow_disks(site, machine, worker)
     with worker.step("define"):
         steps.write_files(site, machine, text)
-        steps.make_disks(machine, running=observed.state.active)
+        running = observed.state.active or observed.state is State.SAVED
+        steps.make_disks(site, machine, running=running, in_use=_disks(observed))
         uuid = observed.current.machine.uuid if observed.current else machine.uuid
         steps.define(site, machine, uuid=uuid, machine_type=_machine_type(machine, observed))
-        steps.remember(site, machine, path, uuid, running=observed.state.active)
+        dropped = _dropped(machine, observed)
+        running = observed.state.active
+        kept = dropped.kept_disks
+        steps.remember(site, machine, path, uuid, running=running, kept=kept)
+        for nic in dropped.reserved:
+            networks.release(site.connection, nic)
         records.finish(place)
+    for disk in dropped.disks:
+        worker.note(
+            "info",
+            f"disk '{disk.name}' is no longer in the spec; its file stays until the machine is "
+            f"removed{' and after that' if disk.keep else ''}: {disk.file}",
+        )
+
+
+def _disks(observed: Observed) -> frozenset[str]:
+    """Return the names of the disks that are in use, or that saved memory goes with."""
+    machines = [observed.current.machine] if observed.current else []
+    machines = [observed.running] if observed.running else machines
+    return frozenset(disk.name for machine in machines for disk in machine.disks)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Dropped:
+    """What the definition had and has no more."""
+
+    disks: tuple[Disk, ...] = ()
+    reserved: tuple[Nic, ...] = ()
+
+    @property
+    def kept_disks(self) -> tuple[str, ...]:
+        return tuple(disk.name for disk in self.disks if disk.keep)
+
+
+def _dropped(machine: Machine, observed: Observed) -> _Dropped:
+    if observed.current is None:
+        return _Dropped()
+    before = observed.current.machine
+    names = {disk.name for disk in machine.disks}
+    addressed = {nic.mac for nic in machine.nics if nic.address}
+    return _Dropped(
+        disks=tuple(each for each in before.disks if each.name not in names and not each.external),
+        reserved=tuple(nic for nic in before.nics if nic.address and nic.mac not in addressed),
+    )
 
 
 def _machine_type(machine: Machine, observed: Observed) -> str:
@@ -170,6 +239,10 @@ def _run(site: Site, todo: MachinePlan, worker: Worker) -> Machine:
     if Action.RESUME in todo.actions:
         with worker.step("resume"):
             steps.resume(site, machine.name)
+    if Action.CHANGE in todo.actions:
+        from vmctl.lifecycle import live_change
+
+        live_change.carry_out(site, machine, todo.spared, worker)
     if Action.FORWARD in todo.actions:
         with worker.step("forward ports"):
             steps.forward(site, machine)

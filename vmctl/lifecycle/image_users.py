@@ -94,7 +94,7 @@ def _disks(layout: Layout) -> Iterator[Disk]:
 def _recorded(layout: Layout) -> Iterator[tuple[str, str]]:
     """Yield what records and intents say: these are written before anything else."""
     for path in sorted(layout.machines.glob("*/*.json")):
-        if path.name in ("machine.json", "intent.json"):
+        if path.name in ("machine.json", "intent.json", "released.json"):
             data = files.read_json(path) or {}
             yield path.parent.name, str(data.get("image_digest", ""))
 

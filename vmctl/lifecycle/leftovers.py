@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from vmctl import errors
 from vmctl.hypervisor import domains, networks
 from vmctl.hypervisor.connection import Connection
-from vmctl.lifecycle import execute, observe, removal, schedule, steps
+from vmctl.lifecycle import execute, observe, release, removal, schedule, steps
 from vmctl.lifecycle.events import Event
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
@@ -36,7 +36,9 @@ class Kind(enum.StrEnum):
     HALF_REMOVED = "half-removed machine"
     WITHOUT_FILES = "domain without files"
     WITHOUT_DOMAIN = "machine without domain"
+    HALF_ADOPTED = "half-adopted machine"
     KEPT = "kept disks"
+    RELEASED = "files of a released machine"
     TEMPORARY = "unfinished file"
     SNAPSHOT = "unfinished snapshot"
     NETWORK = "unused network"
@@ -100,7 +102,7 @@ def _machines(connection: Connection, layout: Layout) -> Iterator[Leftover]:
                 where=os.fspath(place.directory),
                 size=_taken(place.directory),
                 why=why,
-                data=kind in (Kind.WITHOUT_DOMAIN, Kind.KEPT),
+                data=kind in (Kind.WITHOUT_DOMAIN, Kind.KEPT, Kind.RELEASED),
             )
 
 
@@ -110,6 +112,11 @@ def _judge(connection: Connection, layout: Layout, name: str) -> tuple[Kind | No
     verb = str(intent.get("verb", ""))
     if record is not None and record.uri != connection.uri:
         return None, ""
+    gone = records.released(place)
+    if gone is not None:
+        return _judge_released(connection, place, gone.record.uri)
+    if verb == "adopt":
+        return Kind.HALF_ADOPTED, "'adopt' was interrupted; the domain itself is as it was"
     domain = domains.find(connection, name)
     if verb == "down":
         return Kind.HALF_REMOVED, "'down' was interrupted"
@@ -120,6 +127,15 @@ def _judge(connection: Connection, layout: Layout, name: str) -> tuple[Kind | No
     if verb.startswith("snapshot"):
         return Kind.SNAPSHOT, f"'{verb}' was interrupted; the machine itself is whole"
     return None, ""
+
+
+def _judge_released(
+    connection: Connection, place: MachineFiles, uri: str
+) -> tuple[Kind | None, str]:
+    """Judge what a machine left behind that was let go of: its domain may use it for ever."""
+    if uri != connection.uri or release.in_use(connection, place):
+        return None, ""
+    return Kind.RELEASED, "released by vmctl, and no domain uses its files any more"
 
 
 def _judge_without_domain(
@@ -154,11 +170,12 @@ def _domains(connection: Connection, layout: Layout) -> Iterator[Leftover]:
 
 
 def _ours(observed: Observed, layout: Layout) -> bool:
-    """Tell a domain of this store from those of other stores: its console log lies here."""
+    """Tell a domain that this store made from those of others: its console log lies here."""
     current = observed.current
     return (
         current is not None
         and current.owned
+        and not current.machine.adopted
         and current.machine.console_log == os.fspath(layout.machine(observed.name).console_log)
     )
 
@@ -196,11 +213,29 @@ def _still(site: Site, leftover: Leftover, observed: Observed) -> bool:
 
 
 def _remove(site: Site, leftover: Leftover, observed: Observed, worker: Worker) -> None:
+    if leftover.kind is Kind.HALF_ADOPTED:
+        with worker.step("let go"):
+            _let_go(site, observed)
+    if leftover.kind in (Kind.HALF_ADOPTED, Kind.RELEASED):
+        with worker.step("remove files"):
+            steps.remove_files(site, leftover.name, kept=frozenset())
+        return
     if observed.exists or observed.files:
         removal.remove(site, observed, worker)
     if leftover.kind in (Kind.KEPT, Kind.WITHOUT_DOMAIN) or not observed.files:
         with worker.step("remove files"):
             steps.remove_files(site, leftover.name, kept=frozenset())
+
+
+def _let_go(site: Site, observed: Observed) -> None:
+    """Take our element out of a domain that was not adopted to the end."""
+    current = observed.current
+    if current is None or not (current.owned and current.machine.adopted):
+        return
+    domain = domains.get(site.connection, observed.name)
+    if observed.state.active:
+        domains.label(domain, "", live=True)
+    domains.label(domain, "")
 
 
 def _remove_network(site: Site, name: str) -> None:

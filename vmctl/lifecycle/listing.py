@@ -9,8 +9,9 @@ from vmctl import errors
 from vmctl.guest import console_log
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
-from vmctl.lifecycle import access, observe, provision, removal
-from vmctl.machine import plan
+from vmctl.lifecycle import access, holding, observe, provision, removal
+from vmctl.lifecycle.holding import Holding
+from vmctl.machine import change, plan
 from vmctl.machine.model import Accel, Display, Machine, NicKind
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
@@ -40,19 +41,24 @@ class Details:
     provisioned: str = ""
     snapshots: int = 0
     snapshot: str = ""
+    holding: Holding = dataclasses.field(default_factory=Holding)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
         data = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "machine"
+            if field.name not in ("machine", "holding")
         }
-        return {"name": self.machine.name, **data, "machine": self.machine.as_dict()}
+        held = self.holding.as_dict()
+        return {"name": self.machine.name, **data, **held, "machine": self.machine.as_dict()}
 
 
-def details(connection: Connection, layout: Layout, name: str) -> Details:
-    """Return all about one machine; raises NotFoundError, ConflictError for a foreign domain."""
+def details(connection: Connection, layout: Layout, name: str, *, closely: bool = False) -> Details:
+    """Return all about one machine; `closely` with what holds it: limits, cgroups, namespaces.
+
+    Raises NotFoundError, ConflictError for a foreign domain.
+    """
     observed = observe.observe(connection, layout, name)
     removal.refuse_foreign(observed)
     if observed.current is None:
@@ -76,7 +82,7 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
         addresses=_addresses(connection, machine) if running else (),
         forwards=_forwards(connection, machine) if running else (),
         drift=_drift(observed, record),
-        pending=tuple(str(difference) for difference in observed.pending),
+        pending=tuple(str(difference) for difference in change.pending(observed)),
         interrupted=observed.intent,
         spec=record.spec if record else "",
         login=record.login if record else "",
@@ -84,6 +90,7 @@ def details(connection: Connection, layout: Layout, name: str) -> Details:
         provisioned=_provisioned(connection, layout, observed),
         snapshots=len(tree.snapshots),
         snapshot=tree.current,
+        holding=holding.look(connection, observed) if closely else Holding(),
     )
 
 

@@ -29,7 +29,7 @@ def observe(connection: Connection, layout: Layout, name: str) -> Observed:
         state=state,
         reason=reason,
         current=domain_xml.read(definition.xml, autostart=definition.autostart),
-        running=domain_xml.read(live, autostart=definition.autostart).machine if live else None,
+        live=domain_xml.read(live, autostart=definition.autostart) if live else None,
         intent=intent,
         files=files,
     )

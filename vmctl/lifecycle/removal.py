@@ -11,7 +11,7 @@ from vmctl.hypervisor import domains, networks
 from vmctl.lifecycle import steps
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
-from vmctl.machine.model import Accel, Machine
+from vmctl.machine.model import Accel, Machine, NicKind
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
 from vmctl.machine.xml import network as network_xml
@@ -42,14 +42,19 @@ def remove(site: Site, observed: Observed, worker: Worker, *, with_kept: bool = 
     """Stop, undefine and delete a machine; the caller holds its lock.
 
     The intent is written first and removed last, so that a kill leaves something that the same
-    command finishes. A guest with kept disks is asked to stop before the plug is pulled.
+    command finishes. A guest whose disks stay is asked to stop before the plug is pulled. Of a
+    machine that was adopted only the definition goes: disks, UEFI variables and TPM are others'.
     """
     refuse_foreign(observed)
     place = site.layout.machine(observed.name)
     machine = observed.current.machine if observed.current else None
     intent = records.intent(place)
     spared = kept(machine) if machine else [str(name) for name in intent.get("keep", [])]
-    if machine is not None and spared and not with_kept and observed.state is State.RUNNING:
+    record = records.read(place)
+    spared += [name for name in (record.kept if record else ()) if name not in spared]
+    others = machine is not None and any(disk.external for disk in machine.disks)
+    grace = others or (spared and not with_kept)
+    if machine is not None and grace and observed.state is State.RUNNING:
         # Before the intent: whoever interrupts this has lost nothing yet.
         with worker.step("stop"):
             _let_write(site, machine, worker)
@@ -78,9 +83,11 @@ def _undefine(site: Site, observed: Observed) -> None:
     domain = domains.find(site.connection, observed.name)
     if domain is not None:
         domains.force_off(domain)
-        domains.undefine(domain)
+        current = observed.current
+        domains.undefine(domain, others=current is not None and current.machine.adopted)
     for nic in observed.current.machine.nics if observed.current else ():
-        networks.release(site.connection, nic)
+        if nic.kind is not NicKind.NETWORK:
+            networks.release(site.connection, nic)
 
 
 def _leave_networks(site: Site) -> None:

@@ -8,7 +8,7 @@ import os
 import pathlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from vmctl import errors
@@ -16,12 +16,12 @@ from vmctl.deadline import Deadline
 from vmctl.guest import console_log
 from vmctl.hypervisor import domains, monitor, networks
 from vmctl.hypervisor.connection import Connection
-from vmctl.images import qcow2
+from vmctl.images import chain, qcow2
 from vmctl.lifecycle import first_boot, ssh_port
 from vmctl.machine.model import Disk, DiskFormat, Display, Forward, Image, Machine, NicKind
 from vmctl.machine.state import State
+from vmctl.machine.xml import device, places
 from vmctl.machine.xml import domain as domain_xml
-from vmctl.machine.xml import interface
 from vmctl.machine.xml import network as network_xml
 from vmctl.store import files, locks, records
 from vmctl.store.layout import Layout
@@ -134,20 +134,24 @@ def write_files(site: Site, machine: Machine, spec: bytes) -> None:
         files.write(place.vnc_password, password.encode())
 
 
-def make_disks(machine: Machine, *, running: bool) -> None:
-    """Make the disks that are not there yet; one that is there must fit.
+def make_disks(
+    site: Site, machine: Machine, *, running: bool, in_use: Collection[str] = ()
+) -> None:
+    """Make the disks that are not there yet; one that is there must fit, or grows.
 
-    Those of a running machine are in use, and no others. Raises ConflictError for a file that is
-    no disk of this machine.
+    `in_use` names those that a `running` machine has; they are not touched. Raises ConflictError
+    for a file that is no disk of this machine, and for an image that has too many files below it
+    already.
     """
     deadline = Deadline.after(_DISK_SECONDS)
     for disk in machine.disks:
         path = pathlib.Path(disk.file)
+        if disk.external or (running and disk.name in in_use):
+            continue
         if path.exists():
-            if running:
-                continue
-            _require_fitting(machine, disk, deadline)
+            _fit(machine, disk, deadline)
         elif disk.base:
+            chain.refuse_long(pathlib.Path(disk.base), site.layout.home, disk.base_format)
             qcow2.create_overlay(path, disk.base, disk.base_format, disk.size, deadline)
         else:
             qcow2.create_blank(path, disk.size, deadline)
@@ -156,10 +160,13 @@ def make_disks(machine: Machine, *, running: bool) -> None:
             os.chown(path, uid, gid, follow_symlinks=False)
 
 
-def _require_fitting(machine: Machine, disk: Disk, deadline: Deadline) -> None:
-    """Refuse a leftover that was made on another base: its content would make no sense."""
-    found = qcow2.info(pathlib.Path(disk.file), disk.format, deadline)
-    if found.backing != disk.base or found.virtual_size != disk.size:
+def _fit(machine: Machine, disk: Disk, deadline: Deadline) -> None:
+    """Let a disk grow; refuse a leftover on another base, whose content would make no sense."""
+    path = pathlib.Path(disk.file)
+    found = qcow2.info(path, disk.format, deadline)
+    if found.backing == disk.base and found.virtual_size < disk.size:
+        qcow2.grow(path, disk.size, deadline)
+    elif found.backing != disk.base or found.virtual_size > qcow2.whole_sectors(disk.size):
         raise errors.ConflictError(
             f"The file '{disk.file}' is there already and is not disk '{disk.name}' of this "
             f"spec: it has {found.virtual_size} bytes on base '{found.backing or 'none'}'.",
@@ -173,6 +180,9 @@ def define(site: Site, machine: Machine, *, uuid: str = "", machine_type: str = 
     password = ""
     if machine.display is Display.VNC:
         password = place.vnc_password.read_text()
+    record = records.read(place)
+    if record is not None and record.adopted:
+        machine = dataclasses.replace(machine, adopted=True)
     written = domain_xml.write(
         machine,
         uuid=uuid,
@@ -180,11 +190,24 @@ def define(site: Site, machine: Machine, *, uuid: str = "", machine_type: str = 
         vnc_password=password,
         ssh_key=first_boot.kernel_key(place) if machine.user else "",
     )
+    if machine.adopted:
+        places.keep(written, domains.inactive_xml(site.connection, machine.name))
     domains.define(site.connection, written.text(), autostart=machine.autostart)
 
 
-def remember(site: Site, machine: Machine, spec: str, uuid: str, *, running: bool) -> None:
-    """Keep in the store what `ps` shows of the machine; `uuid` is its domain's."""
+def remember(
+    site: Site,
+    machine: Machine,
+    spec: str,
+    uuid: str,
+    *,
+    running: bool,
+    kept: Collection[str] = (),
+) -> None:
+    """Keep in the store what `ps` shows of the machine; `uuid` is its domain's.
+
+    `kept` names disks that the machine had and that outlive it.
+    """
     place = site.layout.machine(machine.name)
     before = records.read(place)
     record = Record(
@@ -212,6 +235,8 @@ def remember(site: Site, machine: Machine, spec: str, uuid: str, *, running: boo
             ready=before.ready,
             ssh_port=before.ssh_port,
             seed=before.seed,
+            adopted=before.adopted,
+            kept=tuple(sorted({*before.kept, *kept} - {disk.name for disk in machine.disks})),
         )
     if before is not None and running:
         # Until the next start these are what runs.
@@ -259,9 +284,10 @@ def resume(site: Site, name: str) -> None:
 def forward(site: Site, machine: Machine) -> None:
     """Make QEMU's forwarded ports those of the machine, and one that leads to its ssh server."""
     domain = domains.get(site.connection, machine.name)
-    netdev = user_netdev(machine)
-    if not netdev:
+    card = device.Live(domains.live_xml(site.connection, machine.name)).user_card
+    if not card:
         return
+    netdev = f"host{card}"
     place = site.layout.machine(machine.name)
     there = monitor.forwards(domain)
     wanted = set(machine.forwards)
@@ -272,14 +298,6 @@ def forward(site: Site, machine: Machine) -> None:
         monitor.add_forward(domain, netdev, missing)
     if own is None and ssh_port.wanted(machine, netdev):
         ssh_port.add(site.connection, netdev, machine, place)
-
-
-def user_netdev(machine: Machine) -> str:
-    """Return QEMU's name for the first card on user networking, or nothing."""
-    for index, nic in enumerate(machine.nics):
-        if nic.kind is NicKind.USER:
-            return f"host{interface.alias(index)}"
-    return ""
 
 
 def refuse_taken_ports(machine: Machine) -> None:

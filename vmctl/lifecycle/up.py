@@ -15,7 +15,9 @@ from vmctl.lifecycle.provision import Provision
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.lifecycle.workspace import Workspace
-from vmctl.machine import plan, resolve
+from vmctl.machine import comparison, plan, resolve
+from vmctl.machine.comparison import Comparison
+from vmctl.machine.observed import Observed
 from vmctl.machine.plan import Action, Plan
 from vmctl.spec.model import ImageSpec
 
@@ -31,13 +33,23 @@ class Request:
     remove_orphans: bool = False
     wait: bool = True
     provision: Provision = Provision.MISSING
+    take_over: bool = False
 
 
 def planned(request: Request) -> Plan:
     """Return what `up` would do; changes nothing."""
     space = _open(request, create_store=False)
     with connections.opened(request.uri, space.layout) as connection:
-        return _plan(Site(connection, space.layout), space)
+        return _plan(Site(connection, space.layout), space, request)
+
+
+def differences(request: Request) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+    """Return how each machine differs from the spec, and the orphans; changes nothing."""
+    space = _open(request, create_store=False)
+    with connections.opened(request.uri, space.layout) as connection:
+        observed, orphans = _seen(Site(connection, space.layout), space)
+    found = (comparison.compare(each, observed[each.name]) for each in space.machines)
+    return tuple(found), tuple(orphans)
 
 
 def run(request: Request) -> Iterator[Event]:
@@ -51,7 +63,7 @@ def run(request: Request) -> Iterator[Event]:
     with connections.opened(request.uri, space.layout) as connection:
         site = Site(connection, space.layout)
         if absent:
-            _plan(site, space)
+            _plan(site, space, request)
             yield from _build(site, absent)
             space = _open(request, create_store=True)
             for name in _absent_images(space):
@@ -59,7 +71,7 @@ def run(request: Request) -> Iterator[Event]:
                     f"The image '{name}' changed again while 'up' was at work.",
                     hint="Wait until nobody writes to it, then try again.",
                 )
-        todo = _plan(site, space)
+        todo = _plan(site, space, request)
         yield from _orphans(site, todo, request)
         yield from _fallbacks(todo)
         text = (os.path.abspath(space.document.path), space.document.text)
@@ -73,6 +85,7 @@ def run(request: Request) -> Iterator[Event]:
                 worker,
                 wait=request.wait,
                 which=request.provision,
+                take_over=request.take_over,
             )
 
         needs = {machine.name: machine.needs for machine in space.machines}
@@ -91,12 +104,17 @@ def _open(request: Request, *, create_store: bool) -> Workspace:
     return space
 
 
-def _plan(site: Site, space: Workspace) -> Plan:
+def _seen(site: Site, space: Workspace) -> tuple[dict[str, Observed], list[str]]:
+    """Return what there is of the spec's machines, and which ones it no longer names."""
     names = {machine.name for machine in space.machines}
     observed = observe.observe_all(site.connection, site.layout, names)
     spec = os.path.abspath(space.document.path)
-    orphans = observe.orphans(site.connection, site.layout, spec, names)
-    todo = plan.plan(space.machines, observed, orphans)
+    return observed, observe.orphans(site.connection, site.layout, spec, names)
+
+
+def _plan(site: Site, space: Workspace, request: Request) -> Plan:
+    observed, orphans = _seen(site, space)
+    todo = plan.plan(space.machines, observed, orphans, take_over=request.take_over)
     for item in todo.machines:
         if not item.observed.state.active:
             steps.refuse_taken_ports(item.machine)

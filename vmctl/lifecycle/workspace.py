@@ -14,7 +14,7 @@ from vmctl.host import gather, nesting, verdict
 from vmctl.host.facts import HostFacts
 from vmctl.hypervisor import connection as connections
 from vmctl.images import catalog, local
-from vmctl.lifecycle import directories
+from vmctl.lifecycle import directories, holding
 from vmctl.machine import resolve
 from vmctl.machine.model import DiskFormat, Image, Machine
 from vmctl.spec import load
@@ -59,7 +59,10 @@ def open_spec(
 
 
 def require_surroundings(space: Workspace) -> None:
-    """Raise SpecError for every file that is not there, HostError for a missing bridge."""
+    """Raise SpecError for every file that is not there, HostError for a missing bridge.
+
+    Raises HostError for a limit that would not hold as well.
+    """
     for machine in space.machines:
         for nic in machine.nics:
             if nic.bridge and not os.path.isdir(f"/sys/class/net/{nic.bridge}/bridge"):
@@ -69,6 +72,7 @@ def require_surroundings(space: Workspace) -> None:
                     hint=f"See what there is: ip link show type bridge; make one: "
                     f"sudo ip link add {nic.bridge} type bridge",
                 )
+    holding.require(space.machines, os.fspath(space.layout.home))
     missing = [
         space.document.problem(machine.name, ("cdroms", index), f"there is no file '{file}'")
         for machine in space.machines

@@ -32,6 +32,11 @@ class MachineFiles:
         return self.directory / "intent.json"
 
     @property
+    def released(self) -> pathlib.Path:
+        """What was known of a machine that vmctl let go of, whose domain uses files from here."""
+        return self.directory / "released.json"
+
+    @property
     def console_log(self) -> pathlib.Path:
         """What the guest wrote to its first serial port."""
         return self.directory / "console.log"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from vmctl import errors
 from vmctl.store import files
 from vmctl.store.layout import Layout, MachineFiles
 
@@ -18,7 +19,8 @@ class Record:
     `boot_id` is libvirt's number of the run that began when the console log was `boot_offset`
     bytes long; `ready` says that it was ready in this run. Memory in bytes. `user` is who logs in
     over ssh, `ssh_port` the port of 127.0.0.1 that leads to the guest's port 22 (0 for none),
-    `seed` the digest of what the seed was made from.
+    `seed` the digest of what the seed was made from. `kept` names disks that the machine no longer
+    has and that outlive it. `adopted` says that others made the domain and its disks.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Record:
     user: str = ""
     ssh_port: int = 0
     seed: str = ""
+    kept: tuple[str, ...] = ()
+    adopted: bool = False
 
     @property
     def run(self) -> str:
@@ -58,11 +62,15 @@ def write(place: MachineFiles, record: Record) -> None:
 
 def read(place: MachineFiles) -> Record | None:
     """Return what is remembered, or None when there is nothing that can be read."""
-    data = files.read_json(place.record)
+    return _record(files.read_json(place.record))
+
+
+def _record(data: dict[str, Any] | None) -> Record | None:
     if data is None:
         return None
     try:
-        data["networks"] = tuple(data.get("networks", ()))
+        for key in ("networks", "kept"):
+            data[key] = tuple(data.get(key, ()))
         return Record(**{key: value for key, value in data.items() if key in _FIELDS})
     except TypeError:
         return None
@@ -81,18 +89,65 @@ def every(layout: Layout) -> Iterator[Record]:
 
 
 def networks(layout: Layout, uri: str) -> Iterator[str]:
-    """Yield the networks that machines want, those included that are only being made."""
+    """Yield the networks that machines want, those included that are being made or let go of."""
     for record in every(layout):
         if record.uri == uri:
             yield from record.networks
+    for path in layout.machines.glob("*/released.json"):
+        gone = released(layout.machine(path.parent.name))
+        if gone is not None and gone.record.uri == uri:
+            yield from gone.record.networks
     for path in layout.machines.glob("*/intent.json"):
         data = files.read_json(path) or {}
         if data.get("verb") == "up":
             yield from data.get("networks", ())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Released:
+    """A machine that vmctl let go of: its record, and our element of the domain it was taken from.
+
+    `live` is the element of the run `boot_id`, empty where it did not run.
+    """
+
+    record: Record
+    metadata: str
+    live: str = ""
+    boot_id: int = -1
+
+
+def release(place: MachineFiles, gone: Released) -> None:
+    """Note what is let go of, while its record is still there."""
+    data = {"metadata": gone.metadata, "live": gone.live, "boot": gone.boot_id}
+    files.write_json(place.released, {**dataclasses.asdict(gone.record), **data})
+
+
+def released(place: MachineFiles) -> Released | None:
+    """Return what was let go of under this name; None where nothing was, or it came back."""
+    data = files.read_json(place.released)
+    record = _record(data)
+    if data is None or record is None or place.record.exists():
+        return None
+    return Released(
+        record=record,
+        metadata=str(data.get("metadata", "")),
+        live=str(data.get("live", "")),
+        boot_id=int(data.get("boot", -1)),
+    )
+
+
 def begin(place: MachineFiles, verb: str, **facts: Any) -> None:
-    """Record an intent before the first side effect; a kill from here on can be put right."""
+    """Record an intent before the first side effect; a kill from here on can be put right.
+
+    Raises ConflictError for a new machine where files of one lie that vmctl let go of.
+    """
+    if verb == "up" and released(place) is not None:
+        name = place.directory.name
+        raise errors.ConflictError(
+            f"The store has the files of a machine '{name}' that was released.",
+            hint=f"Get it back: vmctl adopt {name} - or, if nothing uses them any more, clear them:"
+            f" vmctl gc --data {name}",
+        )
     files.make_directory(place.directory)
     files.write_json(place.intent, {"verb": verb, **facts})
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vmctl.ui import escape, terminal
+from vmctl.ui import confinement, escape, terminal
 
 if TYPE_CHECKING:
     from vmctl.lifecycle.listing import Details
@@ -61,7 +61,8 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
     yield _line("state", f"{state}{f' ({details.reason})' if details.reason else ''}")
     yield _line("mode", f"{machine.mode}{f': {details.why}' if details.why else ''}")
     if details.accel:
-        yield _line("running on", f"{details.accel} (as QEMU itself says)")
+        process = f", process {details.holding.pid}" if details.holding.pid else ""
+        yield _line("running on", f"{details.accel} (as QEMU itself says){process}")
     if machine.image is not None:
         yield _line("image", f"{machine.image.name} ({machine.image.digest[:12]})")
     yield _line("cpus", f"{machine.cpus} of at most {machine.cpus_max}")
@@ -69,7 +70,8 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
     yield _line("memory", f"{machine.memory // mib} MiB of at most {machine.memory_max // mib} MiB")
     for disk in machine.disks:
         kept = ", kept" if disk.keep else ""
-        yield _line("disk", f"{disk.name}: {disk.size // mib} MiB{kept}, {disk.file}")
+        size = "as it is" if disk.external else f"{disk.size // mib} MiB"
+        yield _line("disk", f"{disk.name}: {size}{kept}, {disk.file}")
     for nic in machine.nics:
         yield _line("network", f"{nic.kind}: {nic.model}, {nic.mac}")
     for address in details.addresses:
@@ -80,6 +82,8 @@ def _everything(details: Details, out: terminal.Terminal) -> Iterator[str]:
     if details.display:
         password = machine.console_log.rpartition("/")[0]
         yield _line("display", f"{details.display} (password in {password}/vnc-password)")
+    for label, text, fine in confinement.lines(details.holding):
+        yield _line(label, text if fine else out.painted(text, "yellow"))
     yield _line("spec", details.spec)
     yield _line("console log", machine.console_log)
     if details.interrupted:
