@@ -6,6 +6,7 @@ import time
 import pytest
 
 from vmctl import errors
+from vmctl.hypervisor import connection as connections
 from vmctl.lifecycle import schedule
 from vmctl.lifecycle.events import Phase, Step
 from vmctl.lifecycle.schedule import Worker
@@ -76,7 +77,7 @@ def test_no_more_than_libvirt_takes_at_a_time() -> None:
                 running -= 1
 
     list(schedule.carry_out([f"m{index}" for index in range(20)], {}, work))
-    assert most == schedule.CALLS_IN_FLIGHT
+    assert most == connections.CALLS_IN_FLIGHT
 
 
 def test_an_end_lets_steps_end_and_begins_no_others() -> None:

@@ -6,19 +6,17 @@ import dataclasses
 import itertools
 import pathlib
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import libvirt
 import pytest
 
 from tests.vm.conftest import PATIENCE, Result, Site
+from tests.vm.killing import killed, points
 
 pytestmark = pytest.mark.vm
 
-KILLER = pathlib.Path(__file__).with_name("killer.py")
 MIB = 1 << 20
 VIRTIO = "accel: tcg\ndevices: virtio\n"
 SMALL = (
@@ -30,7 +28,7 @@ LARGE = (
     f"{VIRTIO}memory_max: 256MiB\ncpus: 2\ncpus_max: 2\ndescription: grown\n"
     "disks: [{name: more, size: 16MiB}, {name: data, size: 64MiB}]\ncdroms: [./two.iso]\n"
     "networks: [{kind: user}, {kind: user}]\nforwards: [{host: 0, guest: 80}]\n"
-    "resources: {disk_read_iops: 500}\n"
+    "resources: {disk_read_iops: 500, cpu_quota: 180%}\n"
 )
 
 
@@ -122,7 +120,7 @@ def test_all_of_it_live(guest: Guest, guest_uri: libvirt.virConnect) -> None:
     path = guest.spec(text, "224MiB")
     effects = guest.diff()
     assert set(effects.values()) == {"live"}
-    assert len(effects) == 9
+    assert len(effects) == 10
     assert site.run("diff", "--exit-code", path, status=1).out
     site.run("up", path)
     assert domain.ID() == run
@@ -134,6 +132,7 @@ def test_all_of_it_live(guest: Guest, guest_uri: libvirt.virConnect) -> None:
     assert any("-> 80/tcp" in port for port in site.status(guest.name)["forwards"])
     tune = domain.blockIoTune(domain.XMLDesc().split("<target dev='")[1][:3])
     assert tune["read_iops_sec"] == 500
+    assert domain.schedulerParameters()["global_quota"] == 180_000
     assert domain.metadata(libvirt.VIR_DOMAIN_METADATA_DESCRIPTION, None) == "grown"
     # 'more' is the first disk from the next start on.
     settled(guest, guest_uri, "disks order")
@@ -244,26 +243,6 @@ def test_what_other_hands_changed_in_the_running_machine_stays(
     wait_for(lambda: guest.drift() == [])
 
 
-def killed(site: Site, when: int, moment: str, *words: str) -> bool:
-    """Run vmctl with a death at a point; returns False when it lived to its end."""
-    done = subprocess.run(
-        [sys.executable, str(KILLER), str(when), moment, *words],
-        env={**site.env, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode != 0
-
-
-def points(every: bool) -> Iterator[tuple[int, str]]:
-    """Yield where to die: all points, or some; right after one is about before the next."""
-    moments = itertools.cycle(("before", "after"))
-    return zip(range(1 if every else 7, 200, 1 if every else 7), moments, strict=False)
-
-
 @pytest.mark.parametrize(
     "every", [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.long)]
 )
@@ -275,7 +254,7 @@ def test_a_kill_at_any_point_converges(
     guest.site.run("up", "--take-over", guest.spec(GROWN, "160MiB"))
     turns = itertools.cycle([(large, "224MiB", 2), (GROWN, "160MiB", 1)])
     deaths = 0
-    for when, moment in points(every):
+    for when, moment in points(every, some=7):
         text, memory, count = next(turns)
         guest.size += 1
         path = guest.spec(text, memory)

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import pathlib
-import subprocess
-import sys
-from collections.abc import Iterator
-
 import libvirt
 import pytest
 
-from tests.vm.conftest import PATIENCE, Site
+from tests.vm.conftest import Site
+from tests.vm.killing import killed, points
 
 pytestmark = pytest.mark.vm
 
-KILLER = pathlib.Path(__file__).with_name("killer.py")
 SPEC = (
     "accel: tcg\ndevices: virtio\nready: {when: running}\nautostart: false\n"
     "disks: [{name: scratch, size: 16MiB}, {name: data, size: 16MiB, keep: true}]\n"
     "networks: [{kind: nat}]\n"
 )
-MOST = 200
-"""More changes than a command makes; the test ends when a run was not killed any more."""
-
-
-def killed(site: Site, when: int, moment: str, *words: str) -> bool:
-    """Run vmctl with a death at a point; returns False when it lived to its end."""
-    done = subprocess.run(
-        [sys.executable, str(KILLER), str(when), moment, *words],
-        env={**site.env, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode != 0
 
 
 def rubbish(site: Site) -> list[str]:
@@ -50,12 +28,6 @@ def require_gone(site: Site, connection: libvirt.virConnect, name: str) -> None:
     left = [path.name for path in place.iterdir()] if place.exists() else []
     assert left in ([], ["data.qcow2"])
     assert not rubbish(site)
-
-
-def points(every: bool) -> Iterator[tuple[int, str]]:
-    """Yield where to die: all points, or some; right after one is about before the next."""
-    moments = itertools.cycle(("before", "after"))
-    return zip(range(1, MOST, 1 if every else 5), moments, strict=False)
 
 
 @pytest.mark.parametrize(

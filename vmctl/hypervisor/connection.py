@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import libvirt
 
@@ -21,6 +23,44 @@ CALLS_IN_FLIGHT = 4
 """Libvirtd's max_client_requests is 5 for each connection; one is left for keepalives."""
 
 _OPEN_SECONDS = 60.0
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Calls:
+    """Lets a few threads at a time talk to libvirt; a thread that does already goes on."""
+
+    def __init__(self, most: int) -> None:
+        self._slots = threading.BoundedSemaphore(most)
+        self._mine = threading.local()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Be one of the few for the length of the block."""
+        if getattr(self._mine, "held", False):
+            yield
+            return
+        with self._slots:
+            self._mine.held = True
+            try:
+                yield
+            finally:
+                self._mine.held = False
+
+
+CALLS = Calls(CALLS_IN_FLIGHT)
+"""One for the process: a command has one connection, which its threads share."""
+
+
+def in_turn(call: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Have a function that asks libvirt outside a step wait until few others do."""
+
+    @functools.wraps(call)
+    def waiting(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        with CALLS.held():
+            return call(*arguments, **named)
+
+    return waiting
 
 
 def default_uri() -> str:

@@ -11,7 +11,7 @@ import libvirt
 from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.hypervisor import bulk, failures, monitor
-from vmctl.hypervisor.connection import Connection
+from vmctl.hypervisor.connection import Connection, in_turn
 from vmctl.machine.state import State
 from vmctl.machine.xml.element import METADATA
 
@@ -20,6 +20,7 @@ _PRESS_EVERY = 5.0
 _STALE_WHILE_LEAVING = {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}
 
 
+@in_turn
 def find(connection: Connection, name: str) -> libvirt.virDomain | None:
     """Return libvirt's handle of a domain, or None."""
     try:
@@ -30,6 +31,7 @@ def find(connection: Connection, name: str) -> libvirt.virDomain | None:
         raise failures.translate(problem, f"look for machine '{name}'") from None
 
 
+@in_turn
 def names(connection: Connection) -> list[str]:
     """Return the names of all domains, whosoever they are, sorted."""
     with failures.translated("list the machines"):
@@ -56,6 +58,7 @@ class Definition:
     persistent: bool
 
 
+@in_turn
 def definition(domain: libvirt.virDomain) -> Definition | None:
     """Return how a domain is defined, or None when it vanished meanwhile."""
     try:
@@ -72,18 +75,21 @@ def definition(domain: libvirt.virDomain) -> Definition | None:
         raise failures.translate(problem, f"read machine '{domain.name()}'") from None
 
 
+@in_turn
 def live_xml(connection: Connection, name: str) -> str:
     """Return the XML of a domain as it runs."""
     with failures.translated(f"read machine '{name}'"):
         return str(get(connection, name).XMLDesc())
 
 
+@in_turn
 def inactive_xml(connection: Connection, name: str) -> str:
     """Return the XML of a domain as it is defined; raises NotFoundError."""
     with failures.translated(f"read machine '{name}'"):
         return str(get(connection, name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
+@in_turn
 def state(domain: libvirt.virDomain) -> tuple[State, str]:
     """Return the state and its reason; a domain that vanished is absent.
 

@@ -15,9 +15,6 @@ _PREFIX = "vmctl"
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _KIB = 1024
 _NO_QUOTA = -1
-_NO_SHARES = {True: 100, False: 1024}
-"""The kernel's own defaults: cpu.weight on cgroup v2, cpu.shares on v1."""
-
 _NO_WEIGHT = 100
 
 
@@ -98,17 +95,17 @@ def bind_cpus(domain: libvirt.virDomain, cpus: frozenset[int]) -> None:
             domain.pinIOThread(thread[0], chosen, _LIVE)
 
 
-def limit_cpu(domain: libvirt.virDomain, limits: Limits, *, unified: bool) -> None:
-    """Change share and quota of the CPU; `unified` is cgroup v2 alone."""
+def weigh_cpu(domain: libvirt.virDomain, limits: Limits) -> None:
+    """Change the share of the CPU."""
     with _changing(domain, "its share of the CPU"):
-        domain.setSchedulerParametersFlags(
-            {
-                "cpu_shares": limits.cpu_shares or _NO_SHARES[unified],
-                "global_period": PERIOD,
-                "global_quota": limits.quota_microseconds or _NO_QUOTA,
-            },
-            _LIVE,
-        )
+        domain.setSchedulerParametersFlags({"cpu_shares": limits.cpu_shares}, _LIVE)
+
+
+def limit_cpu(domain: libvirt.virDomain, limits: Limits) -> None:
+    """Change the quota of CPU time."""
+    quota = limits.quota_microseconds or _NO_QUOTA
+    with _changing(domain, "its quota of CPU time"):
+        domain.setSchedulerParametersFlags({"global_period": PERIOD, "global_quota": quota}, _LIVE)
 
 
 def limit_memory(domain: libvirt.virDomain, limits: Limits) -> None:

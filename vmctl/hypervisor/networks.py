@@ -12,7 +12,7 @@ import libvirt
 
 from vmctl import errors
 from vmctl.hypervisor import failures
-from vmctl.hypervisor.connection import Connection
+from vmctl.hypervisor.connection import Connection, in_turn
 from vmctl.machine.model import Nic, NicKind
 from vmctl.machine.xml import network as network_xml
 
@@ -179,6 +179,7 @@ def _unless_gone(doing: str) -> Iterator[None]:
             raise failures.translate(problem, doing) from None
 
 
+@in_turn
 def leases(connection: Connection, network_name: str) -> dict[str, str]:
     """Return the IPv4 addresses that a network has lent, by MAC."""
     network = _find(connection, network_name)

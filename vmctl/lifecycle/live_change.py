@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from vmctl import errors, sizes
 from vmctl.deadline import Deadline
-from vmctl.host import cgroups
 from vmctl.hypervisor import domains, live, networks
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
@@ -290,8 +289,10 @@ class _Work:
     def _limit(self, difference: Difference) -> None:
         wanted, part = self.wanted.limits, difference.part
         now = self._now()
-        if part in ("cpu_shares", "cpu_quota"):
-            live.limit_cpu(self.domain, wanted, unified=cgroups.look().unified)
+        if part == "cpu_shares":
+            live.weigh_cpu(self.domain, wanted)
+        elif part == "cpu_quota":
+            live.limit_cpu(self.domain, wanted)
         elif part == "cpuset":
             live.bind_cpus(self.domain, limits.cpus_of(wanted.cpuset))
         elif part == "memory":

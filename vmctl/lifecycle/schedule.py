@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vmctl import errors, interruption
-from vmctl.hypervisor.connection import CALLS_IN_FLIGHT
+from vmctl.hypervisor import connection as connections
 from vmctl.lifecycle.events import Event, Note, Phase, Step
 
 
@@ -39,7 +39,7 @@ class Worker:
         """
         if self.cancelled:
             raise errors.InterruptError("Interrupted.")
-        slot = contextlib.nullcontext() if patient else self._crew.slots
+        slot = contextlib.nullcontext() if patient else connections.CALLS.held()
         with slot:
             begun = time.monotonic()
             self._say(Step(machine=self.name, step=what, phase=Phase.STARTED))
@@ -74,7 +74,6 @@ class Crew:
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
-        self.slots = threading.BoundedSemaphore(CALLS_IN_FLIGHT)
 
 
 Work = Callable[[str, Worker], None]

@@ -62,6 +62,8 @@ _SIZES = {"memory", "memory_max", "size", "disk_read_rate", "disk_write_rate", "
 _DERIVED = {"host_cpu", "qemu_owner", "emulator", "console_log", "nvram", "seed"}
 """What vmctl works out by itself; a person did not write it and is not told of it."""
 
+_UNITS = {"cpu_shares": " shares", "cpu_quota": "%"}
+
 _FOLLOWING = {"base", "base_format"}
 """What of a disk follows from the image, which is told of already."""
 
@@ -193,8 +195,8 @@ def _show(name: str, value: object) -> str:
         return f"content {str(value)[:12]}"
     if name in _SIZES and isinstance(value, int):
         return sizes.text(value)
-    if name == "cpu_shares":
-        return f"{value} shares"
+    if name in _UNITS:
+        return f"{value}{_UNITS[name]}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
