@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from tests.vm.conftest import PATIENCE, Site
-from tests.vm.test_kills import killed
+from tests.vm.killing import killed
 from vmctl.images import catalog
 
 MARK = "<vmctl:machine"

@@ -9,7 +9,8 @@ import shutil
 import libvirt
 
 from tests.vm.conftest import Site
-from tests.vm.test_kills import killed, require_gone
+from tests.vm.killing import killed
+from tests.vm.test_kills import require_gone
 
 SPEC = "accel: tcg\ndevices: virtio\nready: {when: running}\ndisks: [{name: data, size: 16MiB}]\n"
 

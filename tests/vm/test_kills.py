@@ -6,7 +6,7 @@ import libvirt
 import pytest
 
 from tests.vm.conftest import Site
-from tests.vm.killing import killed, points
+from tests.vm.killing import killed, points, rubbish
 
 pytestmark = pytest.mark.vm
 
@@ -15,11 +15,6 @@ SPEC = (
     "disks: [{name: scratch, size: 16MiB}, {name: data, size: 16MiB, keep: true}]\n"
     "networks: [{kind: nat}]\n"
 )
-
-
-def rubbish(site: Site) -> list[str]:
-    """Return half-written files anywhere in the store."""
-    return [str(path) for path in (site.home / "machines").rglob(".tmp-*")]
 
 
 def require_gone(site: Site, connection: libvirt.virConnect, name: str) -> None:

@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from tests.vm.conftest import PATIENCE, Site
-from tests.vm.test_kills import killed, rubbish
+from tests.vm.killing import killed, rubbish
 
 pytestmark = pytest.mark.vm
 

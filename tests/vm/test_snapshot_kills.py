@@ -12,7 +12,7 @@ import libvirt
 import pytest
 
 from tests.vm.conftest import PATIENCE, Site
-from tests.vm.test_kills import killed, points
+from tests.vm.killing import killed, points
 from tests.vm.test_snapshots import DISK, VIRTIO, Guest, boot, check
 
 pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(1500)]
