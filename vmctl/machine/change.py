@@ -210,9 +210,11 @@ def _live_drift(observed: Observed, reference: Machine, foreign: frozenset[str])
     live, current = observed.live, observed.current
     if live is None or current is None:
         return
-    for each in compare.differences(reference, live.machine):
+    # The other way round a medium would have another name.
+    for each in compare.differences(live.machine, reference):
         if each.path in foreign:
-            yield f"{_RUNNING}, {each}"
+            was, now = each.after or "nothing", each.before or "nothing"
+            yield f"{_RUNNING}, {each.path}: {was} -> {now}"
     defined = set(current.unknown)
     for path in live.unknown:
         if _DEVICE.match(path) and path not in defined:
