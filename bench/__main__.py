@@ -18,7 +18,7 @@ from bench.rounds import Contender, Group, measure
 if TYPE_CHECKING:
     from bench.site import Site
 
-PARTS = ("boot", "login", "start", "ps", "stages", "overlay", "inside")
+PARTS = ("boot", "login", "start", "ps", "many", "crowd", "stages", "overlay", "inside")
 MODES = ("full", "tcg-virtio", "hardware", "paravirt")
 QUICK = 2
 CHEAP = 3
@@ -111,6 +111,29 @@ class _Bench:
         tell("the imports of ps")
         yield self._kept(stages.imports(self.site, ["ps", "--all"], self.options.rounds))
 
+    def _many(self) -> Iterator[Group]:
+        from bench import crowd, many
+
+        machines = self.options.machines
+        sizes = [max(2, machines // 4), max(3, machines // 2), max(4, machines)]
+        running = crowd.Crowd(self.site, max(1, machines // 10))
+        groups = []
+        tell(f"starting {running.count} machines")
+        with many.populated(self.site, running, sizes) as populations:
+            for size in populations:
+                listing = many.listing(self.site, running, size)
+                groups.append(self._measured(*listing, self.options.rounds * CHEAP))
+                yield groups[-1]
+            yield self._measured(*many.unchanged(self.site, running, size), self.options.rounds)
+            tell(f"removing {size} machines")
+        yield self._kept(many.slope(groups, sizes))
+
+    def _crowd(self) -> Iterator[Group]:
+        from bench import crowd
+
+        measured = crowd.Crowd(self.site, self.options.crowd).measured()
+        yield self._measured(*measured, self.options.rounds)
+
     def _stages(self) -> Iterator[Group]:
         from bench import boot, stages
 
@@ -158,6 +181,7 @@ def _options() -> argparse.Namespace:
     add("--only", action="append", choices=PARTS, help="only this part; may be repeated")
     add("--modes", nargs="+", choices=MODES, default=["full", "tcg-virtio"])
     add("--machines", type=int, default=200, help="how many machines `ps` lists")
+    add("--crowd", type=int, default=40, help="how many machines are started at once")
     add("--store", type=pathlib.Path, help="keep the image here between runs; default: a new store")
     add("--connect", default=connections.default_uri(), help="libvirt URI")
     add("--seed", type=int, default=int.from_bytes(os.urandom(4)), help="decides the orders")
@@ -167,7 +191,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.modes = QUICK, options.modes[:1]
-    if options.rounds < 1 or options.machines < 1:
+    if min(options.rounds, options.machines, options.crowd) < 1:
         parser.error("there must be at least one round and one machine")
     return options
 

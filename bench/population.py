@@ -11,14 +11,20 @@ from bench.site import Site
 
 
 @contextlib.contextmanager
-def defined(site: Site, count: int) -> Iterator[None]:
-    """Have `count` machines defined for the length of the block, recorded as `up` records them."""
+def defined(site: Site, count: int, stem: str = "many") -> Iterator[None]:
+    """Have `count` machines defined for the length of the block, recorded as `up` records them.
+
+    `stem` tells one such population from another.
+    """
+    if not count:
+        yield
+        return
     from vmctl.lifecycle import steps, workspace
     from vmctl.store import files
     from vmctl.store.layout import Layout
 
-    stem = f"{site.prefix}many"
-    spec = site.home / "bench" / "many.yaml"
+    stem = site.prefix + stem
+    spec = site.home / "bench" / f"{stem}.yaml"
     spec.parent.mkdir(exist_ok=True)
     spec.write_text(
         f"project: {stem}\nvms:\n  {stem}:\n    count: {count}\n    image: tiny\n"
