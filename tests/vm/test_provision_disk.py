@@ -103,6 +103,7 @@ def test_a_restart_between_steps_and_a_kill_meanwhile(
     site.run("down", "-y", name)
 
 
+@pytest.mark.long
 def test_a_snapshot_and_a_clone_know_which_steps_were_done(site: Site, image: str) -> None:
     name, now, then = (site.name(stem) for stem in ("steps", "now", "then"))
     path = site.specs / f"{name}.yaml"

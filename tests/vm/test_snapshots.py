@@ -259,6 +259,7 @@ def test_what_is_refused_changes_no_byte(site: Site, guest: Guest) -> None:
     check(guest.disk)
 
 
+@pytest.mark.long
 def test_an_older_definition_comes_back(site: Site, connection: libvirt.virConnect) -> None:
     path, guest = boot(site, connection)
     guest.write("one")
@@ -365,6 +366,7 @@ def test_a_project_at_one_moment(site: Site, connection: libvirt.virConnect) -> 
         assert not (site.home / "machines" / name).exists()
 
 
+@pytest.mark.long
 def test_a_kept_disk_keeps_no_snapshot(site: Site, connection: libvirt.virConnect) -> None:
     path, guest = boot(
         site, connection, VIRTIO + "disks: [{name: data, size: 16MiB, keep: true}]\n"
