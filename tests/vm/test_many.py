@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from tests.vm.conftest import PATIENCE, Site
-from tests.vm.reaching import find_network, free_port, require_absent
+from tests.vm.reaching import free_port, require_absent
 
 pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -191,7 +191,6 @@ def test_down_leaves_nothing(forty: Forty) -> None:
     assert forty.listed() == {}
     assert forty.processes() == []
     assert not [one for one in forty.connection.listAllDomains() if one.name() in forty.names]
-    assert find_network(forty.connection, "vmctl-isolated") is None
     home = forty.site.home
     left = [str(path) for path in home.rglob("*") if forty.project in path.name]
     own = (str(forty.site.specs), str(home / "locks"))
@@ -200,3 +199,4 @@ def test_down_leaves_nothing(forty: Forty) -> None:
         trial.bind(("127.0.0.1", forty.port))
     left = [str(one) for one in forty.site.run("gc", "--dry-run", "--json").json]
     assert not [one for one in left if forty.project in one]
+    require_absent(forty.connection, "vmctl-isolated")
