@@ -97,6 +97,7 @@ def test_a_mode_that_cannot_run_is_refused_before_anything_exists(site: Site, mo
 
 
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-secure"])
+@pytest.mark.long
 def test_uefi(site: Site, firmware: str) -> None:
     """Under Secure Boot OVMF starts the host's kernel by its old entry, outside the EFI world."""
     path, name = site.spec(f"accel: tcg\ndevices: virtio\nfirmware: {firmware}\ntpm: true\n")
