@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import tempfile
 from typing import TYPE_CHECKING
 
 import click
@@ -82,12 +81,13 @@ def schema() -> None:
 def init(file: str, force: bool) -> None:
     """Write a commented starter spec (default: ./vmctl.yaml)."""
     from vmctl.spec import problems, scalars, starter
+    from vmctl.store import plain_files
 
     path = pathlib.Path(file)
     name = scalars.made_label(os.path.basename(os.path.abspath(path.parent))) or "hello"
     shown = problems.quoted(file)
     try:
-        _write(path, starter.text(name), force=force)
+        plain_files.write(path, starter.text(name), replace=force)
     except FileExistsError:
         raise errors.ConflictError(
             f"The file {shown} is there already.",
@@ -105,22 +105,3 @@ def _argument(file: str) -> str:
     import shlex
 
     return "" if file == DEFAULT_FILE else shlex.quote(file)
-
-
-def _write(path: pathlib.Path, text: str, *, force: bool) -> None:
-    """Write a file that is not there; with `force` put a whole one in the place of the old one."""
-    if not force:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-        return
-    mask = os.umask(0)
-    os.umask(mask)
-    descriptor, temporary = tempfile.mkstemp(prefix=".vmctl-", dir=path.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(descriptor, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -15,7 +15,6 @@ _PREFIX = "vmctl"
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _KIB = 1024
 _NO_QUOTA = -1
-_NO_WEIGHT = 100
 
 
 def set_memory(domain: libvirt.virDomain, size: int) -> None:
@@ -118,7 +117,7 @@ def limit_memory(domain: libvirt.virDomain, limits: Limits) -> None:
 def limit_io(domain: libvirt.virDomain, limits: Limits) -> None:
     """Change the weight of all of its block I/O."""
     with _changing(domain, "its I/O weight"):
-        domain.setBlkioParameters({"weight": limits.io_weight or _NO_WEIGHT}, _LIVE)
+        domain.setBlkioParameters({"weight": limits.io_weight}, _LIVE)
 
 
 def limit_disk(domain: libvirt.virDomain, target: str, limits: Limits) -> None:

@@ -6,6 +6,7 @@ domain is told. Until the last step the same command begins again and finds what
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from vmctl import errors
 from vmctl.hypervisor import connection as connections
 from vmctl.hypervisor import domains
-from vmctl.lifecycle import execute, observe, plain_write, steps, workspace
+from vmctl.lifecycle import execute, observe, steps, workspace
 from vmctl.lifecycle.steps import Site
 from vmctl.machine import adoption, resolve
 from vmctl.machine.adoption import Finding
@@ -25,7 +26,7 @@ from vmctl.machine.observed import Observed
 from vmctl.machine.xml import metadata
 from vmctl.spec import load
 from vmctl.spec.problems import SpecError
-from vmctl.store import files, home, records
+from vmctl.store import files, home, plain_files, records
 from vmctl.store.layout import Layout
 from vmctl.store.records import Released
 
@@ -113,9 +114,28 @@ def _adopt(site: Site, request: Request, observed: Observed) -> Outcome:
     text = adoption.commented(proposal, found)
     if found and not request.partial:
         return Outcome(name=request.name, spec=text, file=str(request.file), findings=found)
-    plain_write.new(request.file, text)
+    _write_spec(request.file, text)
     _take(site, dataclasses.replace(machine, adopted=True), request.file, text.encode(), observed)
     return Outcome(name=request.name, spec=text, file=str(request.file), findings=found, done=True)
+
+
+def _write_spec(path: pathlib.Path, text: str) -> None:
+    """Write the spec; one that says the same is what a killed adoption has left."""
+    try:
+        plain_files.write(path, text)
+    except FileExistsError:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.read_text(encoding="utf-8") == text:
+                return
+        raise errors.ConflictError(
+            f"The file '{path}' is there already, and is another one.",
+            hint="Move it away, or name another: --spec FILE",
+        ) from None
+    except OSError as problem:
+        raise errors.UsageError(
+            f"The file '{path}' cannot be written: {problem.strerror}.",
+            hint="Name another: --spec FILE",
+        ) from None
 
 
 def _settled(site: Site, observed: Observed) -> bool:

@@ -25,6 +25,9 @@ _TCG_PATIENCE = 3
 """Under emulation; a guest that does not listen at all is not worth the usual factor of ten."""
 
 _POLL = 0.2
+_UNFINISHED = "unfinished"
+"""What stands for a digest in a running domain that is not yet as it was defined."""
+
 _BALLOON_SLACK = 1 << 20
 """Bytes: what a balloon may differ from what it was asked for."""
 
@@ -305,9 +308,6 @@ class _Work:
         else:
             for disk in self.running.disks:
                 live.limit_disk(self.domain, now.target(disk.name), wanted)
-
-
-_UNFINISHED = "unfinished"
 
 
 def _card_of(machine: Machine, mac: str) -> Nic | None:
