@@ -1,0 +1,1 @@
+"""Throw-away machines for one command each: runs, warm pools, CI executors."""
