@@ -27,7 +27,8 @@ class Server:
         self.connections = 0
         self._answer = answer
         self._held: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -40,6 +41,9 @@ class Server:
             self._answer(peer)
 
     def close(self) -> None:
+        # Closing alone does not wake who waits in accept, who would then take one connection more.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self.listener.close()
         for peer in self._held:
             peer.close()
