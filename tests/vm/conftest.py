@@ -216,6 +216,12 @@ def debian(site: Site) -> str:
     return "debian-12-min"
 
 
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether long tests are wanted: a walk over many points takes all of them then, not some."""
+    return "not long" not in request.config.option.markexpr
+
+
 @pytest.fixture
 def guest_uri(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
     """Libvirt itself, to look at machines from outside vmctl and to do what others would do."""

@@ -29,13 +29,13 @@ def killed(site: Site, when: int, moment: str, *words: str) -> bool:
     return done.returncode != 0
 
 
-def points(every: bool, some: int = 5) -> Iterator[tuple[int, str]]:
-    """Yield where to die: at all points, or each of `some`.
+def points(every: bool, some: int = 5, most: int = 1) -> Iterator[tuple[int, str]]:
+    """Yield where to die: at each of `most` points where `every` asks for them, else of `some`.
 
     Right after one is about right before the next, so that one of the two is enough.
     """
     moments = itertools.cycle(("before", "after"))
-    return zip(range(1, MOST, 1 if every else some), moments, strict=False)
+    return zip(range(1, MOST, most if every else some), moments, strict=False)
 
 
 def rubbish(site: Site) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -171,4 +173,39 @@ def test_taken_port_is_refused_before_anything_exists(
             holder.listen()
         assert str(port) in site.run("start", name, status=4).err
         assert site.status(name)["state"] == "stopped"
+    down(site, name)
+
+
+DEADLY = """
+import os, pathlib, signal, sys, libvirt_qemu
+from vmctl import cli
+
+ask = libvirt_qemu.qemuMonitorCommand
+
+def after_its_death(domain, *arguments):
+    if domain.isActive():
+        pid = int(pathlib.Path(f"/run/libvirt/qemu/{domain.name()}.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        while domain.isActive():
+            pass
+    return ask(domain, *arguments)
+
+libvirt_qemu.qemuMonitorCommand = after_its_death
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_a_guest_that_dies_before_its_ports_are_forwarded(site: Site) -> None:
+    path, name = site.spec(f"{VIRTIO}forwards: [{{host: {free_port()}, guest: 22}}]\n")
+    done = subprocess.run(
+        [sys.executable, "-c", DEADLY, "up", path],
+        env={**site.env, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 8, done.stderr
+    assert "ended before it was ready" in " ".join(done.stderr.split())
+    site.run("up", path)
     down(site, name)

@@ -25,14 +25,11 @@ def require_gone(site: Site, connection: libvirt.virConnect, name: str) -> None:
     assert not rubbish(site)
 
 
-@pytest.mark.parametrize(
-    "every", [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.long)]
-)
 @pytest.mark.timeout(3000)
-def test_up(site: Site, guest_uri: libvirt.virConnect, every: bool) -> None:
+def test_up(site: Site, guest_uri: libvirt.virConnect, thorough: bool) -> None:
     path, name = site.spec(SPEC)
     deaths = 0
-    for when, moment in points(every):
+    for when, moment in points(thorough):
         if not killed(site, when, moment, "up", path):
             break
         deaths += 1
@@ -45,18 +42,15 @@ def test_up(site: Site, guest_uri: libvirt.virConnect, every: bool) -> None:
             assert not rubbish(site)
         site.run("down", "-y", path)
         require_gone(site, guest_uri, name)
-    assert deaths > (20 if every else 4)
+    assert deaths > (20 if thorough else 4)
     site.run("down", "-y", "--delete-kept", path)
 
 
-@pytest.mark.parametrize(
-    "every", [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.long)]
-)
 @pytest.mark.timeout(3000)
-def test_down(site: Site, guest_uri: libvirt.virConnect, every: bool) -> None:
+def test_down(site: Site, guest_uri: libvirt.virConnect, thorough: bool) -> None:
     path, name = site.spec(SPEC.replace(", keep: true", ""))
     deaths = 0
-    for when, moment in points(every):
+    for when, moment in points(thorough):
         site.run("up", path)
         if not killed(site, when, moment, "down", "-y", path):
             break
@@ -67,6 +61,6 @@ def test_down(site: Site, guest_uri: libvirt.virConnect, every: bool) -> None:
         else:
             site.run("up", path)
             assert site.status(name)["state"] == "running", (when, moment)
-    assert deaths > (8 if every else 1)
+    assert deaths > (8 if thorough else 1)
     site.run("down", "-y", path)
     require_gone(site, guest_uri, name)

@@ -244,7 +244,7 @@ def _run(site: Site, todo: MachinePlan, worker: Worker) -> Machine:
 
         live_change.carry_out(site, machine, todo.spared, worker)
     if Action.FORWARD in todo.actions:
-        with worker.step("forward ports"):
+        with worker.step("forward ports"), waiting.ended_is_said(site, machine):
             steps.forward(site, machine)
     return machine
 

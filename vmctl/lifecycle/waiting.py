@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from vmctl import errors
 from vmctl.deadline import Deadline
@@ -55,6 +55,22 @@ def until_ready(
             write_ssh_config(site, machine.name)
     if same_run:
         _remember_ready(site, machine.name, domain.ID())
+
+
+@contextlib.contextmanager
+def ended_is_said(site: Site, machine: Machine) -> Iterator[None]:
+    """Raise GuestError where the block fails because the guest has ended meanwhile."""
+    try:
+        yield
+    except errors.HypervisorError:
+        state, reason = domains.state(domains.get(site.connection, machine.name))
+        if state.active:
+            raise
+        raise errors.GuestError(
+            f"Machine '{machine.name}' failed: the guest ended before it was ready "
+            f"({reason or state}).",
+            hint=f"Read the whole console: vmctl logs {machine.name}",
+        ) from None
 
 
 def _access(site: Site, name: str) -> ssh.Access | None:
