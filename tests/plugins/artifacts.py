@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 ARTIFACTS = pathlib.Path(__file__).parents[1] / "artifacts"
 KEPT_PATTERNS = ("*.log", "*.xml", "intent.json", "spec.yaml")
 KEPT_SIZE = 4 * 1024 * 1024
+KEPT_LINES = 12
+FRESH_SECONDS = 300
 
 
 def directory_for(node_id: str) -> pathlib.Path:
@@ -41,6 +44,8 @@ def pytest_runtest_makereport(
         item.call_failed = True  # type: ignore[attr-defined]
         if item.get_closest_marker("vm"):
             _keep(item, report.longreprtext)
+            # What runs elsewhere shows no files, only what was printed.
+            report.sections.extend(_consoles(item))
     return report
 
 
@@ -55,8 +60,20 @@ def _keep(item: pytest.Item, text: str) -> None:
                     shutil.copy(found, place / "-".join(found.relative_to(root).parts))
 
 
+def _consoles(item: pytest.Item) -> Iterator[tuple[str, str]]:
+    """Yield the ends of the console logs that are written right now."""
+    now = time.time()
+    for root in _places_of(item):
+        for log in root.glob("**/console.log"):
+            if now - log.stat().st_mtime < FRESH_SECONDS:
+                lines = log.read_text("utf-8", "replace").splitlines()[-KEPT_LINES:]
+                yield f"end of {log.parent.name}'s console", "\n".join(map(ascii, lines))
+
+
 def _places_of(item: pytest.Item) -> list[pathlib.Path]:
     """Where the test's machines may have been: its own directory and the store it used."""
     arguments = getattr(item, "funcargs", {})
-    places = [arguments.get("tmp_path"), os.environ.get("VMCTL_HOME")]
+    store = arguments.get("shared_home")
+    machines = store and store / "machines"
+    places = [arguments.get("tmp_path"), os.environ.get("VMCTL_HOME"), machines]
     return [path for path in map(pathlib.Path, filter(None, places)) if path.is_dir()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
@@ -17,6 +18,7 @@ _RUNNING_SYSTEMD = pathlib.Path("/run/systemd/system")
 _SOCKETS = ("libvirt-sock", "virtqemud-sock")
 _RUNTIME = pathlib.Path("/run/libvirt")
 _LOGGER = pathlib.Path("/run/libvirt/virtlogd-sock")
+_KEEPER = pathlib.Path(__file__).with_name("keeper.py")
 _START_SECONDS = 30.0
 _OTHERS_SECONDS = 5.0
 """How long one that is just being started by somebody else may take to listen."""
@@ -39,10 +41,8 @@ def start(layout: Layout, deadline: Deadline) -> None:
             return
         require_installed()
         if not _accepts(_LOGGER) and process.find("virtlogd") is not None:
-            process.run(["virtlogd", "-d"], limit, check=False)
-        started = process.run(
-            ["libvirtd", "-d", "--timeout", str(IDLE_SECONDS)], limit, check=False
-        )
+            _started(["virtlogd", "-d"], limit)
+        started = _started(["libvirtd", "-d", "--timeout", str(IDLE_SECONDS)], limit)
         # One that cannot start may only have lost a race: only one libvirtd can hold its pid file.
         limit = limit if started.status == 0 else limit.within(_OTHERS_SECONDS)
         while not _listening():
@@ -53,6 +53,13 @@ def start(layout: Layout, deadline: Deadline) -> None:
                     details=started.complaint,
                 )
             limit.pause(_POLL)
+
+
+def _started(words: list[str], deadline: Deadline) -> process.Completed:
+    """Run a program that becomes a daemon, under a keeper of its own."""
+    program = process.find(words[0]) or words[0]
+    command = [sys.executable, "-I", str(_KEEPER), program, *words[1:]]
+    return process.run(command, deadline, check=False)
 
 
 def require_installed() -> None:
