@@ -67,6 +67,12 @@ def test_a_system_disk_is_an_overlay(resolved) -> None:  # type: ignore[no-untyp
     assert resolved("name: web\nimage: distribution\n").disks[0].size == replay.DISTRIBUTION.size
 
 
+def test_an_order_that_no_firmware_reads_is_refused(resolved) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SpecError) as refusal:
+        resolved("name: web\nimage: tiny\ncdroms: [./a.iso]\nboot_order: [cdrom]\n")
+    assert "starts by its kernel" in str(refusal.value.problems[0])
+
+
 def test_a_disk_never_shrinks(resolved) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SpecError) as refusal:
         resolved("name: web\nimage: distribution\ndisk: 1GiB\n")

@@ -367,6 +367,12 @@ class _Resolution:
 
     def _boot_order(self, image: Image | None, disks: tuple[Disk, ...]) -> tuple[str, ...]:
         if image is not None and image.kernel:
+            if self.spec.boot_order:
+                raise self.problem(
+                    "boot_order",
+                    f"image '{image.name}' starts by its kernel, and no firmware is asked for more",
+                    "leave it out; or say 'boot: disk' where the image has a boot loader",
+                )
             return ()
         if self.spec.boot_order:
             return self.spec.boot_order
