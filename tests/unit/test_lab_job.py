@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pathlib
 import tarfile
@@ -14,7 +15,7 @@ from vmctl.images import initramfs
 from vmctl.lab import cpio, explain, footprint, job, tools
 from vmctl.lab import domain as lab_domain
 from vmctl.lab.job import Job
-from vmctl.machine.model import Chipset, Image, Machine, Mode, Ready
+from vmctl.machine.model import Chipset, Disk, Image, Machine, Mode, Ready
 from vmctl.machine.xml import domain as domain_xml
 from vmctl.store.storage import Storage
 
@@ -23,6 +24,7 @@ PLACES = lab_domain.Places(
     initrd=pathlib.Path("/lab/initrd"),
     answer=pathlib.Path("/lab/answer"),
     console=pathlib.Path("/lab/console"),
+    root=pathlib.Path("/lab/root.qcow2"),
 )
 WANTED = Job(workloads=("timer", "cpuid"), seconds=0.1, slices=3, port=4000)
 
@@ -115,11 +117,16 @@ def test_without_a_network_its_tools_are_not_tried() -> None:
     assert "vmctl-lab void iperf3-send there is no network" in text
 
 
-def test_the_starter_can_be_read_back() -> None:
-    content = job.starter(b"::sysinit:/etc/boot/start\n")
-    found = dict(cpio.entries(content))
-    assert found["etc/inittab"].content.endswith(b"::once:/vmctl-lab/start\n")
-    assert found["vmctl-lab/start"].mode & 0o777 == 0o755
+def test_a_systems_disk_is_made_anew_beside_the_jobs_and_the_users_stay_out() -> None:
+    disks = (
+        Disk(name="root", file="/store/root.qcow2", size=4 << 30, base="/image/disk.qcow2"),
+        Disk(name="data", file="/store/data.qcow2", size=1 << 30),
+    )
+    given = dataclasses.replace(machine(Mode.FULL), disks=disks, seed="/store/seed.iso")
+    adapted = lab_domain.adapted(given, PLACES, Storage(direct=True), WANTED.size)
+    assert [disk.file for disk in adapted.disks] == ["/lab/root.qcow2", "/lab/disk.raw"]
+    assert adapted.disks[0].base == "/image/disk.qcow2"
+    assert adapted.seed == ""
 
 
 def test_an_archive_puts_nothing_outside(tmp_path: pathlib.Path) -> None:

@@ -38,7 +38,7 @@ def doctor(
 
     For everything that is missing it says what the cause is and what to type.
     """
-    from vmctl.deadline import Deadline
+    from vmctl.deadline import TCG_PATIENCE, Deadline
     from vmctl.doctor import asking, checks, modes
     from vmctl.host import gather, nesting
     from vmctl.machine.model import Mode
@@ -46,9 +46,9 @@ def doctor(
 
     deadline = Deadline.after(_SECONDS)
     layout = Layout.default()
-    inquiry = asking.Inquiry(context.uri, layout, deadline)
+    inquiry = asking.Inquiry(context.uri, layout, Deadline.after(_SECONDS * TCG_PATIENCE))
     facts = gather.gather(deadline, probing=not no_probe, fresh=fresh)
-    libvirt = inquiry.answer()
+    libvirt = inquiry.answer(emulated=facts.emulated)
     wanted = None if mode == "auto" else Mode(mode)
     verdict = modes.mode_verdict(facts, wanted, libvirt)
     findings = checks.examine(facts, libvirt, layout.home)

@@ -32,12 +32,13 @@ def gc(
 ) -> None:
     """Find what killed commands and other hands left, and clear it.
 
-    Half-made and half-removed machines, domains without files, networks that nobody uses. What
-    may hold data of yours (machines whose domain was removed by other hands, disks that 'down'
-    kept) is shown, and cleared only with --data. 'up' and 'down' clear what was left of their own
-    machines.
+    Half-made and half-removed machines, domains without files, networks that nobody uses, the rest
+    of a comparison. What may hold data of yours (machines whose domain was removed by other hands,
+    disks that 'down' kept) is shown, and cleared only with --data. 'up' and 'down' clear what was
+    left of their own machines, 'compare' what was left of others.
     """
     from vmctl.hypervisor import connection as connections
+    from vmctl.lab import leftovers as comparisons
     from vmctl.lifecycle import leftovers
     from vmctl.lifecycle.steps import Site
     from vmctl.store.layout import Layout
@@ -45,7 +46,10 @@ def gc(
 
     layout = Layout.default()
     with connections.opened(context.uri, layout) as connection:
-        found = leftovers.find(connection, layout, names)
+        found = [
+            *leftovers.find(connection, layout, names),
+            *comparisons.find(connection, layout, names),
+        ]
         chosen = [] if dry_run else [one for one in found if data or not one.data]
         if as_json:
             json_out.emit(found)
@@ -55,7 +59,13 @@ def gc(
             return
         if chosen and _agreed(chosen, yes=yes):
             site = Site(connection, layout)
-            progress.follow(leftovers.clear(site, chosen), quiet=context.quiet)
+            compared = [one for one in chosen if one.kind is leftovers.Kind.COMPARISON]
+            others = [one for one in chosen if one not in compared]
+            for events in (
+                leftovers.clear(site, others),
+                comparisons.clear(connection, layout, compared),
+            ):
+                progress.follow(events, quiet=context.quiet)
     _say_rest(len(found) - len(chosen))
 
 

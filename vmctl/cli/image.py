@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmctl.cli import context as contexts
-from vmctl.cli import image_import, image_pull, image_store
+from vmctl.cli import image_box, image_import, image_pull, image_store
 
 if TYPE_CHECKING:
     from vmctl.lifecycle.schedule import Worker
@@ -218,6 +218,7 @@ def _items(facts: dict[str, Any], key: str) -> list[tuple[str, Any]]:
 
 
 image.add_command(image_import.import_image)
+image.add_command(image_box.box)
 image.add_command(image_store.remove)
 image.add_command(image_store.prune)
 image.add_command(image_store.tree)

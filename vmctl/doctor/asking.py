@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from vmctl import errors
-from vmctl.deadline import Deadline
+from vmctl.deadline import TCG_PATIENCE, Deadline
 from vmctl.doctor.model import LibvirtFacts
 from vmctl.store.layout import Layout
 
@@ -18,19 +18,24 @@ class Inquiry:
     def __init__(self, uri: str | None, layout: Layout, deadline: Deadline) -> None:
         self._uri = uri or ""
         self._deadline = deadline.within(_SECONDS)
+        self._patient = deadline.within(_SECONDS * TCG_PATIENCE)
         self._answer: LibvirtFacts | None = None
         self._thread = threading.Thread(target=self._run, args=(layout,), daemon=True)
         self._thread.start()
 
-    def answer(self) -> LibvirtFacts:
-        """Wait for the answer; what does not come in time is an answer, too."""
-        self._thread.join(self._deadline.remaining)
+    def answer(self, *, emulated: bool = False) -> LibvirtFacts:
+        """Wait for the answer; what does not come in time is an answer, too.
+
+        On a host whose own processor is `emulated`, everything takes its time.
+        """
+        deadline = self._patient if emulated else self._deadline
+        self._thread.join(deadline.remaining)
         if self._answer is not None:
             return self._answer
         return LibvirtFacts(
             reachable=False,
             uri=self._uri,
-            error=f"Libvirt did not answer within {self._deadline.seconds:.0f} s.",
+            error=f"Libvirt did not answer within {deadline.seconds:.0f} s.",
             hint="See what it is busy with, or restart it: sudo systemctl restart libvirtd",
         )
 
@@ -55,7 +60,7 @@ class Inquiry:
         from vmctl.hypervisor import connection
 
         self._uri = self._uri or connection.default_uri()
-        with connection.opened(self._uri, layout, deadline=self._deadline) as libvirt:
+        with connection.opened(self._uri, layout, deadline=self._patient) as libvirt:
             versions = libvirt.versions()
             return LibvirtFacts(
                 reachable=True,

@@ -23,6 +23,8 @@ BELOW = "debian-12-min"
 PACKAGES = (
     *("qemu-system-x86", "qemu-utils", "libvirt-daemon-system", "libvirt-daemon-system-systemd"),
     *("python3-libvirt", "dnsmasq-base", "crun"),
+    # What compare measures with, too; and what takes files of the host's to a guest of Vagrant's.
+    *("fio", "sysbench", "rt-tests", "iperf3", "sockperf", "rsync"),
 )
 GUEST_IMAGE = "tiny"
 """The image that is put in, so that nothing has to be fetched or built inside."""

@@ -35,6 +35,7 @@ from vmctl.store.layout import Layout
 
 _FACTS_SECONDS = 20.0
 _BUILD_SECONDS = 1800.0
+_DEFAULT_IMAGE = "tiny"
 _GIVEN_UP_AFTER = 2
 """Void runs one after the other, from the first on, after which a contender is left out."""
 
@@ -184,9 +185,11 @@ class Comparison:
     def _build(self, entries: Entries, layout: Layout, progress: Callable[..., None]) -> bool:
         """Build the image where somebody needs it and it is absent; tell whether it was built."""
         needed = any(entry.mode != direct.MODE for entry in entries.accepted)
-        if not needed or images.find(layout, "tiny").present:
+        machine = next((entry.machine for entry in entries.accepted if entry.machine), None)
+        name = _image(machine).name if machine is not None else _DEFAULT_IMAGE
+        if not needed or images.find(layout, name).present:
             return False
-        build.ensure(layout, "tiny", Deadline.after(_BUILD_SECONDS), progress)
+        build.ensure(layout, name, Deadline.after(_BUILD_SECONDS), progress)
         return True
 
     def _describe(self, layout: Layout, connection: Connection | None) -> None:
@@ -225,9 +228,9 @@ class Comparison:
         wanted, disk = job.spread(wanted, probe, directory)
         machines = [entry.machine for entry in entries.accepted if entry.machine]
         initrd = directory / "initrd"
-        image = _image(machines[0]) if machines else images.find(layout, "tiny")
+        image = _image(machines[0]) if machines else images.find(layout, _DEFAULT_IMAGE)
         if image.present:
-            job.write_initrd(initrd, pathlib.Path(image.initrd))
+            job.write_initrd(initrd, image)
             self.results.machine = _described(image, machines[0] if machines else None)
         if machines:
             job.hand_over(machines[0].qemu_owner, disk, initrd)
@@ -239,7 +242,7 @@ class Comparison:
             job=wanted,
             disk=disk,
             initrd=initrd,
-            image_initrd=pathlib.Path(image.initrd) if image.present else None,
+            image=image if image.present else None,
             peer=peers.LOOPBACK,
             netns=netns,
         )

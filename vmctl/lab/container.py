@@ -12,7 +12,7 @@ from typing import Any
 
 from vmctl import errors, process
 from vmctl.deadline import Deadline
-from vmctl.lab import cpio, direct
+from vmctl.lab import direct
 from vmctl.lab.job import PLACE, Job
 from vmctl.lab.results import Contender, Run
 from vmctl.lab.trial import Sheet, Voice, follow
@@ -231,16 +231,6 @@ def working_runtime(bundle: Bundle, identifier: str) -> tuple[str, str]:
         f"No OCI runtime works here: {'; '.join(complaints)}.",
         hint="Install one: sudo apt-get install runc",
     )
-
-
-def unpack(initrd: pathlib.Path, directory: pathlib.Path) -> None:
-    """Make the bundle's root file system from the image's initramfs."""
-    rootfs = directory / "rootfs"
-    rootfs.mkdir(parents=True)
-    for path, entry in cpio.entries(initrd.read_bytes()):
-        cpio.place(rootfs, path, entry)
-    (rootfs / PLACE).mkdir()
-    (rootfs / "disk").write_bytes(b"")
 
 
 @contextlib.contextmanager

@@ -19,9 +19,14 @@ _WHY = "lab: the job's answers come out here, in every mode"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """The files of a machine in the lab; `initrd` has the starter behind the image's own."""
+    """The files of a machine in the lab.
+
+    `disk` carries the job, `initrd` has the starter behind the image's own, and `root` is the
+    system's disk, made anew for each run, where the image has one.
+    """
 
     disk: pathlib.Path
+    root: pathlib.Path
     initrd: pathlib.Path
     answer: pathlib.Path
     console: pathlib.Path
@@ -42,10 +47,16 @@ def adapted(machine: Machine, places: Places, storage: Storage, size: int) -> Ma
         direct=storage.direct,
         aio=storage.aio if machine.virtio else "threads",
     )
+    own = [
+        dataclasses.replace(disk, file=os.fspath(places.root))
+        for disk in machine.disks
+        if disk.base
+    ]
     return dataclasses.replace(
         machine,
         image=dataclasses.replace(machine.image, initrd=os.fspath(places.initrd)),
-        disks=(carrier,),
+        disks=(*own, carrier),
+        seed="",
         cdroms=(),
         forwards=(),
         mounts=(),

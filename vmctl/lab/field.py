@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from vmctl import errors
 from vmctl.hypervisor.connection import Connection
-from vmctl.lab import container, direct, guest
+from vmctl.lab import container, direct, guest, rootfs, starter
 from vmctl.lab import domain as lab_domain
 from vmctl.lab.container import Bundle, Container
 from vmctl.lab.direct import Host
@@ -19,7 +19,7 @@ from vmctl.lab.job import PLACE, Job
 from vmctl.lab.results import Contender, State
 from vmctl.lab.trial import Trial
 from vmctl.lifecycle import workspace
-from vmctl.machine.model import Firmware, Machine, Mode, NicKind
+from vmctl.machine.model import Firmware, Image, Machine, Mode, NicKind
 from vmctl.store.storage import Storage
 
 MODES = (
@@ -66,7 +66,7 @@ class Bench:
     job: Job
     disk: pathlib.Path
     initrd: pathlib.Path
-    image_initrd: pathlib.Path | None
+    image: Image | None
     peer: str
     netns: str
 
@@ -113,11 +113,11 @@ def _machine(path: pathlib.Path, mode: Mode, uri: str | None, name: str) -> Mach
             hint="Give compare a spec with one machine.",
         )
     machine = space.machines[0]
-    if machine.image is None or machine.image.name != "tiny":
-        what = f"image '{machine.image.name}'" if machine.image else "a machine without an image"
+    starter.kind(machine.image.name if machine.image else "")
+    if machine.image is not None and machine.image.present and not machine.image.kernel:
         raise errors.UsageError(
-            f"The spec '{path}' has {what}; the lab knows how to run its job in image 'tiny'.",
-            hint="Write 'image: tiny', or give compare no spec.",
+            f"The spec '{path}' has 'boot: disk'; the lab starts the kernel of the image itself.",
+            hint="Leave boot out.",
         )
     if machine.firmware is not Firmware.BIOS:
         raise errors.UsageError(
@@ -176,6 +176,7 @@ def _guest(name: str, machine: Machine, bench: Bench) -> Guest:
     assert bench.connection is not None
     places = lab_domain.Places(
         disk=bench.disk,
+        root=bench.directory / f"{machine.name}.qcow2",
         initrd=bench.initrd,
         answer=bench.directory / f"{machine.name}.answer",
         console=bench.directory / f"{machine.name}.console",
@@ -186,9 +187,9 @@ def _guest(name: str, machine: Machine, bench: Bench) -> Guest:
 
 def _container(entry: Entry, bench: Bench, cpus: int, memory: int) -> Container:
     directory = bench.directory / f"bundle-{entry.name.replace(' ', '-')}"
-    if bench.image_initrd is None:
+    if bench.image is None:
         raise errors.HostError("The image of the machine has no root file system to take.")
-    container.unpack(bench.image_initrd, directory)
+    rootfs.unpack(bench.image, directory)
     bundle = Bundle(
         directory=directory,
         programs=bench.directory / PLACE,
@@ -206,16 +207,20 @@ def _container(entry: Entry, bench: Bench, cpus: int, memory: int) -> Container:
 
 
 def clear(directory: pathlib.Path) -> None:
-    """Remove what a killed comparison left: containers, their network, files."""
+    """Remove what killed comparisons left: containers, their network, files."""
+    for place in directory.glob("*"):
+        clear_place(place)
+
+
+def clear_place(place: pathlib.Path) -> None:
+    """Remove what one killed comparison left besides guests; its directory goes last."""
     import shutil
 
-    for state in directory.glob("*/bundle-*/state"):
-        token = state.parent.parent.name
-        identifier = f"vmctl-lab-{token}-{state.parent.name}"
+    for state in place.glob("bundle-*/state"):
+        identifier = f"vmctl-lab-{place.name}-{state.parent.name}"
         for runtime in container.RUNTIMES:
             with contextlib.suppress(errors.VmctlError):
                 container.delete(runtime, state.parent, identifier)
-    for place in directory.glob("*"):
-        with contextlib.suppress(errors.VmctlError):
-            container.drop_network(container.network_name(place.name))
-        shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(errors.VmctlError):
+        container.drop_network(container.network_name(place.name))
+    shutil.rmtree(place, ignore_errors=True)

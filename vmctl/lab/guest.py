@@ -11,6 +11,7 @@ from vmctl.deadline import TCG_PATIENCE, Deadline
 from vmctl.guest import console_log
 from vmctl.hypervisor import domains, monitor, transient
 from vmctl.hypervisor.connection import Connection
+from vmctl.images import qcow2
 from vmctl.lab import domain as lab_domain
 from vmctl.lab import footprint, job
 from vmctl.lab.job import Job
@@ -22,6 +23,9 @@ from vmctl.store import files
 _POLL = 0.005
 _STATE_EVERY = 100
 """Polls of the files for each question to libvirt."""
+
+_DIED = re.compile(r"[^\n]*: [0-9a-f]{4} \[#\d+\][^\n]*")
+"""How the kernel says that it went wrong itself (die in arch/x86/kernel/dumpstack.c)."""
 
 _USER_SPACE = re.compile(r"^(vmctl-tiny: user space|systemd\[1\]: |Welcome to )", re.MULTILINE)
 _MIB = 1 << 20
@@ -83,9 +87,7 @@ class Guest:
     def run(self, number: int, place: int, voice: Voice) -> Run:
         """Boot it, let it work, read back what really ran it, and pull the plug."""
         sheet = Sheet(self._name, number, place)
-        for file in (self._places.answer, self._places.console):
-            files.write(file, b"")
-            job.hand_over(self._machine.qemu_owner, file)
+        self._make_files()
         marks = _Marks(time.monotonic())
         try:
             transient.start(self._connection, self._xml)
@@ -100,6 +102,17 @@ class Guest:
         return sheet.finished(
             why or lab_domain.objection(self._machine, sheet.proof, sheet.report.facts)
         )
+
+    def _make_files(self) -> None:
+        """Make what each run begins with anew: empty logs, and the system's disk as it was."""
+        for file in (self._places.answer, self._places.console):
+            files.write(file, b"")
+            job.hand_over(self._machine.qemu_owner, file)
+        for disk in self._machine.disks:
+            if disk.base:
+                self._places.root.unlink(missing_ok=True)
+                qcow2.create_overlay(self._places.root, disk.base, disk.base_format, disk.size)
+                job.hand_over(self._machine.qemu_owner, self._places.root)
 
     def _watch(self, sheet: Sheet, marks: _Marks, voice: Voice) -> str:
         """Wait for the end of the job; return why there is none, or nothing."""
@@ -136,6 +149,9 @@ class Guest:
         panic = console_log.PANIC.search(said)
         if panic is not None:
             return f"the guest panicked: {panic[0]}"
+        why = died(said)
+        if why:
+            return why
         if deadline.passed:
             last = _last_line(said) or "nothing"
             return f"the job did not end within {deadline.seconds:.0f} s; last seen: {last!r}"
@@ -192,6 +208,15 @@ class Guest:
             sheet.note("start-kernel", marks.user_space - began, "s")
             ready = marks.ready if marks.ready is not None else marks.answered
             sheet.note("start-user-space", ready - marks.user_space, "s")
+
+
+def died(said: str) -> str:
+    """Return what a console tells of a kernel that went wrong and may go on or not, or nothing.
+
+    QEMU's emulation of AMD-V does that to a guest now and then; nothing more comes of it then.
+    """
+    found = _DIED.search(said)
+    return f"the guest's kernel failed: {found[0].strip()}" if found is not None else ""
 
 
 def _last_line(said: str) -> str:

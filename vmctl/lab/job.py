@@ -16,13 +16,13 @@ import shlex
 import tarfile
 from collections.abc import Sequence
 
-from vmctl.images import initramfs, recipes
-from vmctl.lab import tools
+from vmctl.lab import starter, tools
 from vmctl.lab.program import Probe
 from vmctl.lab.tools import Tool, Where
+from vmctl.machine.model import Image
 from vmctl.store import files
 
-PLACE = "vmctl-lab"
+PLACE = starter.PLACE
 """The archive's directory, and the first bytes of the disk."""
 
 LENGTH = tools.LENGTH
@@ -32,20 +32,8 @@ _ALIGNMENT = 4 << 20
 _TOOL_PATIENCE = 60
 """Seconds after which a tool is ended, that the others have their turn."""
 
-ANSWER_PORT = "/dev/ttyS1"
 GATEWAY = "10.0.2.2"
 """The host, as a guest on QEMU's user network sees it."""
-
-_START = f"""#!/bin/sh
-# Runs the job that lies on one of the disks, whatever the mode calls it.
-for disk in /dev/sd? /dev/vd? /dev/hd?; do
-    if [ "$(dd if="$disk" bs={len(PLACE)} count=1 2> /dev/null)" = {PLACE} ]; then
-        tar -x -f "$disk" -C / 2> /dev/null
-        exec sh /{PLACE}/run /{PLACE} "$disk" > {ANSWER_PORT} 2>&1
-    fi
-done
-echo "vmctl-lab void job there is no disk that begins with {PLACE}" > {ANSWER_PORT}
-"""
 
 _TOOL = f"""tool() {{
     name=$1
@@ -151,24 +139,9 @@ def _unpack(content: bytes, directory: pathlib.Path) -> None:
                 path.chmod(entry.mode)
 
 
-def starter(inittab: bytes) -> bytes:
-    """Return what is appended to the tiny image's initramfs, so that the guest runs the job.
-
-    The kernel unpacks archives one after the other (see initramfs-buffer-format), so that the image
-    itself stays as it is.
-    """
-    return initramfs.archive(
-        {
-            f"{PLACE}/start": initramfs.regular(_START.encode(), 0o755),
-            "etc/inittab": initramfs.regular(inittab + f"::once:/{PLACE}/start\n".encode()),
-        }
-    )
-
-
-def write_initrd(path: pathlib.Path, original: pathlib.Path) -> None:
-    """Write the tiny image's initramfs with the starter behind it."""
-    inittab = dict(recipes.files("tiny"))["etc/inittab"]
-    files.write(path, original.read_bytes() + starter(inittab))
+def write_initrd(path: pathlib.Path, image: Image) -> None:
+    """Write an image's initramfs with the starter behind it."""
+    files.write(path, pathlib.Path(image.initrd).read_bytes() + starter.archive(image.name))
 
 
 def hand_over(owner: str, *paths: pathlib.Path) -> None:

@@ -218,9 +218,7 @@ def _luggage(spec: pathlib.Path | None) -> bytes:
         tempfile.TemporaryDirectory() as directory,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        probe = program.compile_into(pathlib.Path(directory))
-        name = program.BROUGHT.name
-        contents = {name: probe.path.read_bytes(), f"{name}.json": program.papers(probe)}
+        contents = program.luggage(pathlib.Path(directory))
         if spec is not None:
             contents[pathlib.PurePath(_SPEC).name] = spec.read_bytes()
         for path, content in contents.items():

@@ -75,9 +75,14 @@ def compile_into(directory: pathlib.Path) -> Probe:
     )
 
 
-def papers(probe: Probe) -> bytes:
-    """Return what lies beside a probe that is brought to another host (`BROUGHT`)."""
-    return json.dumps(probe.as_dict()).encode()
+def luggage(directory: pathlib.Path) -> dict[str, bytes]:
+    """Return, by name, the files that are brought to a host which cannot compile (`BROUGHT`).
+
+    The probe is compiled in `directory`. Raises HostError as `compile_into` does.
+    """
+    probe = compile_into(directory)
+    papers = json.dumps(probe.as_dict()).encode()
+    return {BROUGHT.name: probe.path.read_bytes(), f"{BROUGHT.name}.json": papers}
 
 
 def _brought(directory: pathlib.Path) -> Probe | None:
