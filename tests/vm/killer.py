@@ -36,6 +36,8 @@ CHANGES: tuple[tuple[Any, tuple[str, ...]], ...] = (
             *("updateDeviceFlags", "blockResize", "setMetadata", "setBlockIoTune"),
         ),
     ),
+    (libvirt.virDomain, ("backupBegin", "abortJob")),
+    (libvirt.virDomainCheckpoint, ("delete",)),
     (libvirt.virNetwork, ("create", "destroy", "undefine", "update")),
     (libvirt_qemu, ("qemuMonitorCommand",)),
     (pathlib.Path, ("rename", "replace", "unlink", "mkdir", "rmdir", "chmod")),

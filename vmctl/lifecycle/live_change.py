@@ -8,6 +8,7 @@ from collections.abc import Callable
 from vmctl import errors, sizes
 from vmctl.deadline import Deadline
 from vmctl.hypervisor import domains, live, networks
+from vmctl.lifecycle import backup_marks
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine import change, compare, limits
@@ -63,6 +64,7 @@ def grow_disks(site: Site, wanted: Machine, worker: Worker) -> None:
     seem to have grown. The caller holds its lock.
     """
     work = _Work(site, wanted, worker)
+    backup_marks.drop_broken(site, wanted)
     for difference in work.ordered(frozenset()):
         if difference.grows:
             try:

@@ -119,6 +119,41 @@ class MachineFiles:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PoolFiles:
+    """The files of one warm pool; its machines have their own, as all machines."""
+
+    directory: pathlib.Path
+
+    @property
+    def record(self) -> pathlib.Path:
+        """What was asked for: how many slots, of which spec, within which bounds."""
+        return self.directory / "pool.json"
+
+    @property
+    def spec(self) -> pathlib.Path:
+        """The spec of a pool that was made of an image alone."""
+        return self.directory / "spec.yaml"
+
+    @property
+    def socket(self) -> pathlib.Path:
+        """Where the supervisor listens."""
+        return self.directory / "control.sock"
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What a supervisor in the background says."""
+        return self.directory / "supervisor.log"
+
+    def slot(self, number: int) -> pathlib.Path:
+        """What is known of a slot that is ready: which state it came from, how it is reached."""
+        return self.directory / f"slot-{number}.json"
+
+    def lease(self, number: int) -> pathlib.Path:
+        """Who has a slot: the lease's number in it, and a lock on it as long as the job runs."""
+        return self.directory / f"slot-{number}.lease"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
     """The store below one home directory."""
 
@@ -150,6 +185,20 @@ class Layout:
         return MachineFiles(self.machines / name)
 
     @property
+    def pools(self) -> pathlib.Path:
+        """One directory for each warm pool."""
+        return self.home / "pools"
+
+    def pool(self, name: str) -> PoolFiles:
+        """The files of the pool `name`."""
+        return PoolFiles(self.pools / name)
+
+    @property
+    def backups(self) -> pathlib.Path:
+        """One directory for each machine, with one for each of its backups; see store/backups."""
+        return self.home / "backups"
+
+    @property
     def images(self) -> pathlib.Path:
         """One directory for each image, named after its digest."""
         return self.home / "images"
@@ -173,10 +222,15 @@ class Layout:
         return self.home / "lab"
 
     @property
+    def executors(self) -> pathlib.Path:
+        """A few small files for each machine that a CI system has: its spec, and whose it is."""
+        return self.home / "executors"
+
+    @property
     def locks(self) -> pathlib.Path:
         """Lock files; they are never removed, so that nobody waits on an unlinked one."""
         return self.home / "locks"
 
     def lock(self, kind: str, name: str) -> pathlib.Path:
-        """The lock file of one thing: kind machine, image, network or daemon."""
+        """The lock file of one thing: kind machine, image, network, pool or daemon."""
         return self.locks / f"{kind}-{name}.lock"

@@ -20,7 +20,8 @@ class Record:
     bytes long; `ready` says that it was ready in this run. Memory in bytes. `user` is who logs in
     over ssh, `ssh_port` the port of 127.0.0.1 that leads to the guest's port 22 (0 for none),
     `seed` the digest of what the seed was made from. `kept` names disks that the machine no longer
-    has and that outlive it. `adopted` says that others made the domain and its disks.
+    has and that outlive it. `adopted` says that others made the domain and its disks, `transient`
+    that it is a run's, and goes with it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Record:
     seed: str = ""
     kept: tuple[str, ...] = ()
     adopted: bool = False
+    transient: bool = False
 
     @property
     def run(self) -> str:
