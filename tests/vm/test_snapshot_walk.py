@@ -15,7 +15,8 @@ from hypothesis import stateful
 from hypothesis import strategies as st
 
 from tests.vm.conftest import Site
-from tests.vm.test_snapshots import Guest, boot, check
+from tests.vm.test_clone import content
+from tests.vm.test_snapshots import Guest, boot, check, digest
 
 pytestmark = [pytest.mark.long, pytest.mark.vm, pytest.mark.timeout(1500)]
 
@@ -36,6 +37,7 @@ class Walk(stateful.RuleBasedStateMachine):
     """`now` is what disk and memory hold, `kept` what each snapshot does."""
 
     guest: Guest
+    scratch: pathlib.Path
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +93,20 @@ class Walk(stateful.RuleBasedStateMachine):
         self.guest.site.run("start", self.guest.name)
         self.running = True
 
+    @stateful.precondition(lambda self: not self.running)
+    @stateful.rule(name=st.none() | NAMES)
+    def clone(self, name: str | None) -> None:
+        """What a copy holds is what the disk held then; the machine itself does not change."""
+        site, copy, held = self.guest.site, self.guest.site.name("c"), digest(self.guest.disk)
+        known = name is None or name in self.kept
+        how = ["--snapshot", name] if name else []
+        site.run("clone", *how, self.guest.name, copy, status=0 if known else 3)
+        assert digest(self.guest.disk) == held
+        if known:
+            disk = self.kept[name][0][0] if name else self.now[0]
+            assert content(site, copy, self.scratch) == f"{disk}\n"
+            site.run("down", "-y", copy)
+
     @stateful.invariant()
     def holds(self) -> None:
         assert sorted(self.guest.names()) == sorted(self.kept)
@@ -112,7 +128,7 @@ class Walk(stateful.RuleBasedStateMachine):
 @pytest.mark.parametrize(
     "count", [pytest.param(40, id="short"), pytest.param(200, id="soak", marks=pytest.mark.soak)]
 )
-def test_walk(guest: Guest, count: int) -> None:
+def test_walk(guest: Guest, count: int, tmp_path: pathlib.Path) -> None:
     settings = hypothesis.settings(
         # The first example is always the simplest one: nearly nothing.
         max_examples=2,
@@ -123,5 +139,5 @@ def test_walk(guest: Guest, count: int) -> None:
         suppress_health_check=list(hypothesis.HealthCheck),
         print_blob=True,
     )
-    Walk.guest = guest
+    Walk.guest, Walk.scratch = guest, tmp_path
     stateful.run_state_machine_as_test(Walk, settings=settings)

@@ -164,9 +164,13 @@ def prune(context: contexts.Context, targets: tuple[str, ...], keep: int, yes: b
     from vmctl.ui import progress
 
     names = meaning.names(targets)
-    stay = f"all but the last {keep}" if keep else "all"
-    _ask(f"Of {', '.join(names)}: delete {stay} that vmctl made by itself?", yes=yes)
+    found = snapshots.made_by_itself(names, keep)
+    listing = "; ".join(f"{name}: {', '.join(own)}" for name, own in found.items() if own)
+    if listing:
+        _ask(f"Delete these snapshots ({listing})?", yes=yes)
     progress.follow(snapshots.prune(names, context.uri, keep), quiet=context.quiet)
+    if not listing and not context.quiet:
+        click.echo("Nothing to delete: vmctl made none by itself that need not stay.", err=True)
 
 
 @snapshot.command("list")

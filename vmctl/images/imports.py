@@ -89,6 +89,16 @@ def container(
         return _publish(layout, order, draft, facts, source, deadline)
 
 
+def require_name(layout: Layout, name: str, *, replace: bool) -> None:
+    """Raise UsageError for what cannot be a name, ConflictError for a taken one: before the work.
+
+    `replace` takes the place of an image of this name.
+    """
+    _require_grammar(name)
+    if not replace:
+        _refuse_taken(layout, name)
+
+
 @contextlib.contextmanager
 def _naming(layout: Layout, order: Order, deadline: Deadline) -> Iterator[pathlib.Path]:
     """Hold the name for the block and give a private directory for the image's files."""

@@ -14,8 +14,9 @@ from vmctl import errors, process
 from vmctl.deadline import Deadline
 from vmctl.hypervisor import connection as connections
 from vmctl.hypervisor import domains
-from vmctl.images import internal, qcow2
+from vmctl.images import qcow2
 from vmctl.lifecycle import (
+    cleansing,
     execute,
     first_boot,
     observe,
@@ -29,6 +30,7 @@ from vmctl.lifecycle import (
 from vmctl.lifecycle.events import Event, Note
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
+from vmctl.machine.effects import SYSTEM_DISK
 from vmctl.machine.model import Disk, DiskFormat, Machine, Nic
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
@@ -38,26 +40,43 @@ from vmctl.store.inside import Inside
 from vmctl.store.layout import Layout, MachineFiles
 
 _SECONDS = 3600.0
+_FINE = ["-o", "cluster_size=4k"]
+"""For a copy that is cleaned: of larger clusters, those that hold anything would keep, with what is
+in use, what the guest had deleted in them."""
+
+_LARGEST_FINE = 4 << 40
+"""The tables of larger disks (bytes) would be more than qcow2 allows (8 TiB with such clusters)."""
+
+_NOBODY = "localhost"
+"""The name that is on an image; who is started from it gets another."""
+
 _MEMORY = 2 << 30
 """Address space of a copying qemu-img (bytes); it needs far less."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is to be made of a machine; `snapshot` means its disks as they were then."""
+    """What is to be made of a machine; `snapshot` means its disks as they were then.
+
+    `full` says that the copy needs no image below its disks, `keep_identity` that the keys and ids
+    of the source stay on them.
+    """
 
     source: str
     name: str
     uri: str | None = None
     snapshot: str = ""
     replace: bool = False
+    full: bool = False
+    keep_identity: bool = False
 
 
 def clone(request: Request) -> Iterator[Event]:
-    """Make a new machine with copies of a stopped one's disks, on the same image.
+    """Make a new machine with copies of a stopped one's disks, on the same image or on none.
 
-    Name, UUID, MAC addresses, ssh keys and cloud-init's seed are its own; forwarded ports are not
-    taken over. It is not started.
+    Name, UUID, MAC addresses, ssh keys and cloud-init's seed are its own, and what is on its disks
+    of the source's is taken out; forwarded ports are not taken over. It is not started. Where it
+    cannot be made nothing of it is left.
     """
     layout = Layout.default()
     with connections.opened(request.uri, layout) as connection:
@@ -69,7 +88,12 @@ def clone(request: Request) -> Iterator[Event]:
                 execute.locked(site, name) as there,
             ):
                 _refuse_taken(site, there)
-                _make(site, _stopped(site, source, request), request, worker)
+                machine = _stopped(site, source, request)
+                try:
+                    _make(site, machine, request, worker)
+                except BaseException:
+                    _unmake(site, name)
+                    raise
 
         yield from schedule.carry_out([request.name], {}, work)
         yield Note(
@@ -128,22 +152,29 @@ def _refuse_taken(site: Site, observed: Observed) -> None:
 
 def _make(site: Site, source: Machine, request: Request, worker: Worker) -> None:
     old, new = site.layout.machine(source.name), site.layout.machine(request.name)
-    machine = _renamed(source, request.name, new)
-    digest = machine.digest
+    machine = _renamed(source, request, new)
     records.begin(
         new,
         "up",
-        digest=digest,
+        digest=machine.digest,
         keep=[],
         networks=steps.network_names(machine),
         clone=source.name,
     )
+    clean = cleansing.needed(source) and not request.keep_identity
+    words = _of_snapshot(request.snapshot)
     with worker.step("copy disks", patient=True):
         for before, after in zip(source.disks, machine.disks, strict=True):
-            if worker.cancelled:
-                raise errors.InterruptError("Interrupted.")
-            _copy(before, pathlib.Path(after.file), request.snapshot)
+            _refuse_cancelled(worker)
+            _copy(before, after, [*words, *_fine(before, clean=clean)])
             taking.give_to_qemu(pathlib.Path(after.file), machine)
+    if clean:
+        cleansing.cleanse(site, machine, old, worker)
+        with worker.step("pack disks", patient=True):
+            for disk in machine.disks:
+                _refuse_cancelled(worker)
+                _copy(disk, disk, [])
+                taking.give_to_qemu(pathlib.Path(disk.file), machine)
     with worker.step("define"):
         with contextlib.suppress(FileNotFoundError):
             files.write(new.payload, old.payload.read_bytes())
@@ -157,6 +188,15 @@ def _make(site: Site, source: Machine, request: Request, worker: Worker) -> None
         records.finish(new)
 
 
+def _unmake(site: Site, name: str) -> None:
+    """Remove what there is of a machine that could not be made: it never ran."""
+    with contextlib.suppress(errors.VmctlError, OSError):
+        domain = domains.find(site.connection, name)
+        if domain is not None:
+            domains.undefine(domain)
+        steps.remove_files(site, name, kept=frozenset())
+
+
 def _inherited(old: MachineFiles, snapshot: str) -> Inside:
     """Return what was done inside by the time of the copied disks; nothing that was of a run."""
     known = inside.read(old)
@@ -166,8 +206,12 @@ def _inherited(old: MachineFiles, snapshot: str) -> Inside:
     return dataclasses.replace(known, mounted="", run="", console=0)
 
 
-def _renamed(source: Machine, name: str, place: MachineFiles) -> Machine:
+def _renamed(source: Machine, request: Request, place: MachineFiles) -> Machine:
     """Return the machine with an identity of its own."""
+    name, image = request.name, source.image
+    if request.full:
+        # A kernel that is started without a boot loader stays in the store.
+        image = dataclasses.replace(image, disk="") if image and image.kernel else None
     return dataclasses.replace(
         source,
         name=name,
@@ -176,8 +220,12 @@ def _renamed(source: Machine, name: str, place: MachineFiles) -> Machine:
         console_log=str(place.console_log),
         seed=str(place.seed) if source.seed else "",
         disks=tuple(
-            dataclasses.replace(disk, file=str(place.disk(disk.name))) for disk in source.disks
+            dataclasses.replace(
+                disk, file=str(place.disk(disk.name)), base="" if request.full else disk.base
+            )
+            for disk in source.disks
         ),
+        image=image,
         nics=tuple(_replugged(nic) for nic in source.nics),
         forwards=(),
         needs=(),
@@ -192,19 +240,31 @@ def _replugged(nic: Nic) -> Nic:
     return dataclasses.replace(nic, mac=mac, address="", gateway="", dns=())
 
 
-def _copy(disk: Disk, target: pathlib.Path, snapshot: str) -> None:
-    """Copy what a disk holds beyond its image; snapshots stay behind."""
+def _refuse_cancelled(worker: Worker) -> None:
+    if worker.cancelled:
+        raise errors.InterruptError("Interrupted.")
+
+
+def _copy(disk: Disk, copy: Disk, more: list[str]) -> None:
+    """Copy what a disk holds beyond the image that its copy has; snapshots stay behind.
+
+    `more` are words for qemu-img. The copy may take the place of the disk.
+    """
     deadline = Deadline.after(_SECONDS)
-    internal.mend(disk.file, deadline)
+    target = pathlib.Path(copy.file)
     draft = files.temporary(target)
     files.write(draft, b"")
-    words = ["-B", disk.base, "-F", disk.base_format] if disk.base else []
-    _convert(disk, draft, [*words, *_of_snapshot(snapshot)], deadline)
+    words = ["-B", copy.base, "-F", copy.base_format] if copy.base else []
+    _convert(disk, draft, [*words, *more], deadline)
     files.publish(draft, target)
 
 
 def _of_snapshot(name: str) -> list[str]:
     return ["-l", f"snapshot.name={name}"] if name else []
+
+
+def _fine(disk: Disk, *, clean: bool) -> list[str]:
+    return _FINE if clean and disk.size <= _LARGEST_FINE else []
 
 
 def _convert(disk: Disk, target: pathlib.Path, words: list[str], deadline: Deadline) -> None:
@@ -260,7 +320,8 @@ def _commit(site: Site, machine: Machine, request: Request, worker: Worker) -> N
 
     place = site.layout.machine(machine.name)
     disk = machine.disks[0]
-    if not disk.base:
+    imports.require_name(site.layout, request.name, replace=request.replace)
+    if disk.name != SYSTEM_DISK:
         raise errors.UsageError(
             f"Machine '{machine.name}' has no system disk that could become an image: its image "
             "is a kernel that runs from memory.",
@@ -279,10 +340,17 @@ def _commit(site: Site, machine: Machine, request: Request, worker: Worker) -> N
         # A disk of the user's own has no name in the store.
         known = catalog.find(site.layout, machine.image.name) if machine.image else None
     draft = files.temporary(place.directory / "commit.qcow2")
+    flat = dataclasses.replace(disk, file=str(draft), base="")
+    words = _of_snapshot(request.snapshot)
     try:
         with worker.step("copy disk", patient=True):
-            files.write(draft, b"")
-            _convert(disk, draft, _of_snapshot(request.snapshot), Deadline.after(_SECONDS))
+            _copy(disk, flat, [*words, *_fine(disk, clean=not request.keep_identity)])
+        if not request.keep_identity:
+            taking.give_to_qemu(draft, machine)
+            copy = dataclasses.replace(machine, disks=(flat,), hostname=_NOBODY)
+            cleansing.cleanse(site, copy, place, worker)
+            with worker.step("pack disk", patient=True):
+                _copy(flat, flat, [])
         with worker.step("image", patient=True) as progress:
             traits = imports.Traits(
                 cloud_init=known.cloud_init if known else bool(machine.seed),

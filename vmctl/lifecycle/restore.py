@@ -10,7 +10,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 
 from vmctl import errors
 from vmctl.deadline import TCG_PATIENCE, Deadline
@@ -20,6 +21,7 @@ from vmctl.hypervisor import monitor as forwards
 from vmctl.hypervisor import snapshots as monitor
 from vmctl.lifecycle import (
     access,
+    backup_marks,
     execute,
     first_boot,
     observe,
@@ -63,21 +65,80 @@ class _Way:
         return self.observed.name
 
 
+class _Others:
+    """The machines that go back together: each waits until the others are back, or have failed."""
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._changed = threading.Condition()
+        self._own = threading.local()
+        self.several = count > 1
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Be one of them for the block, in a thread of its own; nobody waits for it afterwards."""
+        try:
+            yield
+        finally:
+            self._arrive()
+
+    def wait(self) -> None:
+        """Wait for all; not to be called within a step, of which only a few run at a time."""
+        self._arrive()
+        with self._changed:
+            self._changed.wait_for(lambda: self._missing == 0)
+
+    def _arrive(self) -> None:
+        if not getattr(self._own, "arrived", False):
+            self._own.arrived = True
+            with self._changed:
+                self._missing -= 1
+                self._changed.notify_all()
+
+
 def restore(request: Request) -> Iterator[Event]:
     """Put machines back to a snapshot; all that can be refused is refused before one is touched.
 
-    They run, or stand still, as they did then.
+    They run, or stand still, as they did then. Of several none goes on before all are back: their
+    guests never speak to one that is still in the other time.
     """
     layout = Layout.default()
     with connections.opened(request.uri, layout) as connection:
         site = Site(connection, layout)
-        for name in request.names:
+        ways = [
             _way(site, snapshots.require(observe.observe(connection, layout, name)), request)
+            for name in request.names
+        ]
+        if len(ways) > 1 and request.safety:
+            yield from _safety_of_all(site, ways)
+        others = _Others(len(request.names))
 
         def work(name: str, worker: Worker) -> None:
-            _restore(site, name, request, worker)
+            with others.one():
+                _restore(site, name, request, worker, others)
 
         yield from schedule.carry_out(list(request.names), {}, work)
+
+
+def _safety_of_all(site: Site, ways: Sequence[_Way]) -> Iterator[Event]:
+    """Keep what there is of several machines now, at the same moment and under the same name."""
+    names = [way.name for way in ways if not way.observed.intent and _has_something(way)]
+    if names:
+        name = snapshots.own_name(site.layout, names, snapshots.RESTORE)
+        asked = Request(names=names, snapshot=name, origin=snapshots.RESTORE)
+        with _way_out_told():
+            yield from snapshots.create_at(site, asked)
+
+
+@contextlib.contextmanager
+def _way_out_told() -> Iterator[None]:
+    """Have an error say that one can go back without keeping what there is."""
+    try:
+        yield
+    except errors.VmctlError as problem:
+        way_out = "To go back without keeping what is there now: --no-safety"
+        problem.hint = f"{problem.hint} {way_out}".strip()
+        raise
 
 
 def _way(site: Site, observed: Observed, request: Request) -> _Way:
@@ -103,6 +164,7 @@ def _way(site: Site, observed: Observed, request: Request) -> _Way:
             hint=f"Let it go on first: vmctl start {name}",
         )
     machine = domain_xml.read(detail.xml).machine
+    backup_marks.require_own(site, taking.machine_of(observed))
     _require_data(site, observed, machine, snapshot)
     _require_ports(site, observed, machine)
     memory = snapshot.kind is Kind.MEMORY and not request.disks_only
@@ -138,16 +200,23 @@ def _require_ports(site: Site, observed: Observed, machine: Machine) -> None:
     steps.refuse_taken_ports(dataclasses.replace(machine, forwards=missing))
 
 
-def _restore(site: Site, name: str, request: Request, worker: Worker) -> None:
+def _restore(site: Site, name: str, request: Request, worker: Worker, others: _Others) -> None:
     with execute.locked(site, name) as observed:
         way = _way(site, snapshots.require(observed), request)
         if request.safety and not observed.intent and _has_something(way):
-            way = _with_safety(site, way, worker)
+            way = _with_safety(site, way, worker, others)
         records.begin(site.layout.machine(name), settle.RESTORE, snapshot=way.snapshot.name)
+        if backup_marks.drop(site, taking.machine_of(way.observed)):
+            worker.note(
+                "info", "what was recorded for backups is void: the next one while it runs is full"
+            )
         if way.memory:
             _with_memory(site, way, worker)
         else:
             _disks(site, way, worker)
+        others.wait()
+        if way.memory and way.snapshot.running:
+            domains.resume(domains.get(site.connection, name))
         records.finish(site.layout.machine(name))
         started = None
         if not way.memory and way.snapshot.running:
@@ -164,16 +233,14 @@ def _has_something(way: _Way) -> bool:
     return way.observed.state.active or bool(taking.machine_of(way.observed).disks)
 
 
-def _with_safety(site: Site, way: _Way, worker: Worker) -> _Way:
-    """Keep what is there now; the oldest of many such snapshots goes."""
-    try:
-        snapshots.take_by_itself(
-            site, way.observed, snapshots.RESTORE, _KEPT_SAFETY, worker, spared=way.snapshot.name
-        )
-    except errors.VmctlError as problem:
-        way_out = "To go back without keeping what is there now: --no-safety"
-        problem.hint = f"{problem.hint} {way_out}".strip()
-        raise
+def _with_safety(site: Site, way: _Way, worker: Worker, others: _Others) -> _Way:
+    """Keep what is there now, unless that was done for all; the oldest of many such goes."""
+    with _way_out_told():
+        kept = (site, way.observed, snapshots.RESTORE, _KEPT_SAFETY)
+        if others.several:
+            snapshots.drop_older(*kept, spared=way.snapshot.name)
+        else:
+            snapshots.take_by_itself(*kept, worker, spared=way.snapshot.name)
     return dataclasses.replace(
         way, observed=observe.observe(site.connection, site.layout, way.name)
     )
@@ -201,8 +268,6 @@ def _with_memory(site: Site, way: _Way, worker: Worker) -> None:
         _put_back(site, way)
         first_boot.before_start(site.layout, way.machine)
         steps.forward(site, way.machine)
-        if way.snapshot.running:
-            domains.resume(domain)
 
 
 def _load(site: Site, way: _Way) -> None:

@@ -79,7 +79,11 @@ def _save(site: Site, observed: Observed) -> None:
     agent = rules.agent_connected(domains.live_xml(site.connection, name))
     ready = bool(record and record.ready)
     files.write_json(place.saved, {"run": run, "ready": ready, "agent": agent})
-    monitor.managed_save(domains.get(site.connection, name))
+    try:
+        monitor.managed_save(domains.get(site.connection, name))
+    except errors.VmctlError:
+        files.remove(place.saved)
+        raise
 
 
 def go_on(site: Site, name: str) -> None:

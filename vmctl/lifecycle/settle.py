@@ -15,6 +15,7 @@ from vmctl.store import snapshots as trees
 TAKE = "snapshot"
 DELETE = "snapshot-delete"
 RESTORE = "restore"
+BACKUP = "snapshot-backup"
 
 _SECONDS = 60.0
 
@@ -25,6 +26,11 @@ def settle(site: Site, observed: Observed) -> Observed:
     The caller holds the machine's lock. A restore is not undone: its own command finishes it.
     Raises VmctlError where QEMU or an image does not let it.
     """
+    if observed.intent == BACKUP and observed.current is not None:
+        from vmctl.lifecycle import backup_marks
+
+        backup_marks.undo(site, observed.name, taking.machine_of(observed))
+        return observe.observe(site.connection, site.layout, observed.name)
     if observed.intent not in (TAKE, DELETE) or observed.current is None:
         return observed
     place = site.layout.machine(observed.name)

@@ -78,10 +78,14 @@ def _listing(site: Site, name: str) -> Listing:
         unknown = ""
     except errors.VmctlError as refusal:
         held, unknown = {}, refusal.message
+    intent = records.intent(place)
+    going = intent.get("snapshot") if intent.get("verb") == settle.DELETE else None
     entries = []
     for depth, snapshot in tree.ordered():
         carriers = tuple(disk for disk, tags in held.items() if snapshot.name in tags)
         problem = unknown
+        if not problem and snapshot.name == going:
+            problem = "it is being deleted; the next command on the machine finishes that"
         if not problem and not carriers:
             problem = "no image holds it any more"
         if not problem and not place.snapshot(snapshot.name).exists():
@@ -95,7 +99,6 @@ def _listing(site: Site, name: str) -> Listing:
                 carriers=carriers,
             )
         )
-    intent = records.intent(place)
     restoring = intent.get("verb") == settle.RESTORE
     inside = {tag for tags in held.values() for tag in tags}
     by_libvirt = monitor.foreign(domains.get(site.connection, name))

@@ -72,10 +72,15 @@ def create(request: Request) -> Iterator[Event]:
     Several guests stand still from before the first until after the last one is taken.
     """
     layout = Layout.default()
-    with connections.opened(request.uri, layout) as connection, contextlib.ExitStack() as stack:
-        site = Site(connection, layout)
+    with connections.opened(request.uri, layout) as connection:
+        yield from create_at(Site(connection, layout), request)
+
+
+def create_at(site: Site, request: Request) -> Iterator[Event]:
+    """Do what `create` does, where there is a connection already."""
+    with contextlib.ExitStack() as stack:
         for name in request.names:
-            require(observe.observe(connection, layout, name))
+            require(observe.observe(site.connection, site.layout, name))
         subjects = []
         for name in sorted(set(request.names)):
             observed = stack.enter_context(execute.locked(site, name))
@@ -113,14 +118,26 @@ def take_by_itself(
 
     `origin` is the command that does it; `spared` is not deleted, however old it is.
     """
-    stem = f"before-{origin}-"
-    there = trees.read(site.layout.machine(observed.name))
-    numbers = [name.removeprefix(stem) for name in there.names if name.startswith(stem)]
-    number = max((int(each) for each in numbers if each.isdecimal()), default=0) + 1
-    asked = Request(names=[observed.name], snapshot=f"{stem}{number}", origin=origin)
-    take_one(site, observed, asked, worker)
-    own = [each.name for each in there.snapshots if each.origin == origin]
-    for name in own[: max(0, len(own) + 1 - keep)]:
+    name = own_name(site.layout, [observed.name], origin)
+    take_one(site, observed, Request(names=[observed.name], snapshot=name, origin=origin), worker)
+    drop_older(site, observed, origin, keep, spared=spared)
+
+
+def own_name(layout: Layout, names: Sequence[str], origin: str) -> str:
+    """Return a name for a snapshot that vmctl makes by itself, which no machine has yet."""
+    stem, highest = f"before-{origin}-", 0
+    for machine in names:
+        there = trees.read(layout.machine(machine)).names
+        numbers = [name.removeprefix(stem) for name in there if name.startswith(stem)]
+        highest = max([highest, *(int(each) for each in numbers if each.isdecimal())])
+    return f"{stem}{highest + 1}"
+
+
+def drop_older(site: Site, observed: Observed, origin: str, keep: int, *, spared: str = "") -> None:
+    """Delete all but the last `keep` of the snapshots that were made for `origin`."""
+    there = trees.read(site.layout.machine(observed.name)).snapshots
+    own = [each.name for each in there if each.origin == origin]
+    for name in own[: max(0, len(own) - keep)]:
         if name != spared:
             delete_one(site, observed, name)
 
@@ -324,6 +341,17 @@ def delete_one(site: Site, observed: Observed, snapshot: str) -> None:
     records.finish(place)
 
 
+def made_by_itself(names: Sequence[str], keep: int) -> dict[str, tuple[str, ...]]:
+    """Return all but the last `keep` of the snapshots that vmctl made of each machine by itself."""
+    layout = Layout.default()
+    found = {}
+    for name in names:
+        there = trees.read(layout.machine(name)).snapshots
+        own = tuple(each.name for each in there if each.origin)
+        found[name] = own[: max(0, len(own) - keep)]
+    return found
+
+
 def prune(names: Sequence[str], uri: str | None, keep: int) -> Iterator[Event]:
     """Delete all but the last `keep` of the snapshots that vmctl made by itself."""
     layout = Layout.default()
@@ -334,10 +362,7 @@ def prune(names: Sequence[str], uri: str | None, keep: int) -> Iterator[Event]:
 
         def work(name: str, worker: Worker) -> None:
             with execute.locked(site, name) as observed:
-                own = [
-                    each.name for each in trees.read(layout.machine(name)).snapshots if each.origin
-                ]
-                for snapshot in own[: max(0, len(own) - keep)]:
+                for snapshot in made_by_itself([name], keep)[name]:
                     with worker.step(f"delete snapshot '{snapshot}'"):
                         delete_one(site, observed, snapshot)
 

@@ -100,7 +100,7 @@ def take(site: Site, observed: Observed, wanted: Snapshot) -> Snapshot:
     """
     machine = machine_of(observed)
     place = site.layout.machine(machine.name)
-    trees.write_detail(place, wanted.name, _detail(site, observed))
+    trees.write_detail(place, wanted.name, detail(site, observed))
     if wanted.kind is not Kind.MEMORY and machine.nvram and os.path.exists(machine.nvram):
         with open(machine.nvram, "rb") as stream:
             files.write(place.snapshot_nvram(wanted.name), stream.read())
@@ -129,7 +129,8 @@ def _take_data(site: Site, machine: Machine, wanted: Snapshot) -> None:
             monitor.take_disks(domain, wanted.name, nodes)
 
 
-def _detail(site: Site, observed: Observed) -> Detail:
+def detail(site: Site, observed: Observed) -> Detail:
+    """Return what a machine is now, besides its disks and its memory."""
     name = observed.name
     place = site.layout.machine(name)
     domain = domains.get(site.connection, name)

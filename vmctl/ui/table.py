@@ -47,9 +47,10 @@ def show(
 
 
 def _cell(value: object) -> str:
-    """One line of text without control characters."""
-    text = "" if value is None else escape.one_line(str(value))
-    return text or NOTHING
+    """One line of text without control characters; what it is indented by stays."""
+    text = "" if value is None else str(value)
+    line = escape.one_line(text)
+    return text[: len(text) - len(text.lstrip(" "))] + line if line else NOTHING
 
 
 def plain(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from vmctl.lifecycle.snapshot_list import Entry, Listing
 
 _COLUMNS = ("snapshot", "kind", "guest", "age", "memory", "comment")
-_BRANCH = "└─ "
-_PLAIN = "`- "
+_DRAWN = ("├─ ", "└─ ", "│  ")
+_PLAIN = ("|- ", "`- ", "|  ")
 
 
 def show(listings: Sequence[Listing]) -> None:
@@ -24,7 +24,10 @@ def show(listings: Sequence[Listing]) -> None:
             terminal.put(f"{chr(10) if number else ''}{listing.machine}:")
         table.show(
             _COLUMNS,
-            [_row(entry) for entry in listing.entries],
+            [
+                _row(entry, stem)
+                for entry, stem in zip(listing.entries, stems(listing.entries), strict=True)
+            ],
             right=("age", "memory"),
             empty=f"Machine '{listing.machine}' has no snapshots.",
         )
@@ -32,24 +35,34 @@ def show(listings: Sequence[Listing]) -> None:
             terminal.put(line)
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def stems(entries: Sequence[Entry]) -> list[str]:
+    """Return what is drawn before each name, so that one sees whose child it is."""
+    fork, last, past = _DRAWN if terminal.of(sys.stdout).unicode else _PLAIN
+    depths = [entry.depth for entry in entries]
+    drawn = []
+    for number, depth in enumerate(depths):
+        more = [_another(depths[number + 1 :], level) for level in range(1, depth + 1)]
+        above = [past if each else "   " for each in more[:-1]]
+        drawn.append("".join([*above, *([fork if more[-1] else last] if depth else [])]))
+    return drawn
+
+
+def _another(later: Sequence[int], level: int) -> bool:
+    """Tell whether one of this level follows below the same parent."""
+    return next((depth for depth in later if depth <= level), 0) == level
+
+
+def _row(entry: Entry, stem: str) -> tuple[str, ...]:
     snapshot = entry.snapshot
     mark = "*" if entry.current else " "
-    name = (
-        f"{'   ' * (entry.depth - 1)}{_branch()}{snapshot.name}" if entry.depth else snapshot.name
-    )
     return (
-        f"{name} {mark}".rstrip(),
+        f"{stem}{snapshot.name} {mark}".rstrip(),
         snapshot.kind.text,
         guest(entry),
         age(time.time() - snapshot.created),
         progress.size(snapshot.memory) if snapshot.memory else "",
         snapshot.comment or (f"made by {snapshot.origin}" if snapshot.origin else ""),
     )
-
-
-def _branch() -> str:
-    return _BRANCH if terminal.of(sys.stdout).unicode else _PLAIN
 
 
 def guest(entry: Entry) -> str:
