@@ -18,7 +18,21 @@ from bench.rounds import Contender, Group, measure
 if TYPE_CHECKING:
     from bench.site import Site
 
-PARTS = ("boot", "login", "start", "ps", "many", "crowd", "stages", "overlay", "inside")
+PARTS = (
+    "boot",
+    "login",
+    "run",
+    "warm",
+    "start",
+    "ps",
+    "many",
+    "crowd",
+    "stages",
+    "overlay",
+    "snapshot",
+    "backup",
+    "inside",
+)
 MODES = ("full", "tcg-virtio", "hardware", "paravirt")
 QUICK = 2
 CHEAP = 3
@@ -92,6 +106,12 @@ class _Bench:
         for mode in self.options.modes:
             yield self._measured(*login.Logins(self.site, mode).measured(), self.options.rounds)
 
+    def _run(self) -> Iterator[Group]:
+        from bench import run
+
+        for mode in self.options.modes:
+            yield self._measured(*run.Colds(self.site, mode).measured(), self.options.rounds)
+
     def _start(self) -> Iterator[Group]:
         from bench import starting
 
@@ -149,6 +169,25 @@ class _Bench:
         from bench import overlays
 
         yield self._measured(*overlays.group(self.site), self.options.rounds)
+
+    def _snapshot(self) -> Iterator[Group]:
+        from bench import snapshot
+
+        for prepared in snapshot.groups(self.site):
+            yield self._measured(*prepared(), self.options.rounds)
+
+    def _backup(self) -> Iterator[Group]:
+        from bench import backup
+
+        for prepared in backup.groups(self.site):
+            yield self._measured(*prepared(), self.options.rounds)
+
+    def _warm(self) -> Iterator[Group]:
+        from bench import warm
+
+        tell("making a pool")
+        with warm.Warm(self.site).prepared() as measured:
+            yield self._measured(*measured, self.options.rounds)
 
     def _inside(self) -> Iterator[Group]:
         from bench import inside

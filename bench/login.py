@@ -108,12 +108,12 @@ class Logins:
 
     def _qemu(self) -> dict[str, float]:
         self._fresh_disk()
-        port = _free_port()
+        port = free_port()
         log = self.directory / "qemu.log"
         log.unlink(missing_ok=True)
         here, there = str(self.machine), str(self.directory)
         command = [
-            _forwarding(word, port).replace(here, there)
+            forwarding(word, port).replace(here, there)
             for word in argv.standalone(self.qemu, str(log))
         ]
         with self.site.started(command) as (child, began):
@@ -121,7 +121,7 @@ class Logins:
 
     def _virt_install(self) -> dict[str, float]:
         self._fresh_disk()
-        port = _free_port()
+        port = free_port()
         log = self.directory / "inst.log"
         log.unlink(missing_ok=True)
         name = f"{self.name}-inst"
@@ -189,7 +189,7 @@ class Logins:
             time.sleep(_TRY_EVERY)
 
 
-def _forwarding(word: str, port: int) -> str:
+def forwarding(word: str, port: int) -> str:
     """Give the user network of a QEMU argument a way to the guest's ssh; others stay."""
     if word.startswith('{"type":"user"'):
         told = json.loads(word)
@@ -200,7 +200,7 @@ def _forwarding(word: str, port: int) -> str:
     return word
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

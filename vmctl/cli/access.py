@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from vmctl import errors
 from vmctl.cli import completion
 from vmctl.cli import context as contexts
+from vmctl.cli import variables as environment
 from vmctl.cli.lifecycle import seconds
+from vmctl.cli.own_failure import GuestCommand
 
 if TYPE_CHECKING:
     from vmctl.guest.remote import Streams
-
-_OWN_FAILURE = 125
-"""Status of `exec` where vmctl itself failed, as docker has it."""
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -87,29 +84,7 @@ def ssh_config(context: contexts.Context, names: tuple[str, ...]) -> None:
     terminal.put("\n".join(client.config(access) for access in found).rstrip("\n"))
 
 
-class _Guest(click.Command):
-    """A command whose status is the guest's: failures of its own all end with 125."""
-
-    def make_context(self, *words: Any, **more: Any) -> click.Context:
-        try:
-            return super().make_context(*words, **more)
-        except click.UsageError as problem:
-            failure = errors.UsageError(problem.format_message(), hint="See: vmctl exec --help")
-            failure.exit_code = _OWN_FAILURE
-            raise failure from problem
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except errors.VmctlError as problem:
-            from vmctl.guest import remote
-
-            if not isinstance(problem, errors.InterruptError | remote.CommandTimeoutError):
-                problem.exit_code = _OWN_FAILURE
-            raise
-
-
-@click.command(cls=_Guest, context_settings={"allow_interspersed_args": False})
+@click.command(cls=GuestCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("name", shell_complete=completion.machine_names)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
@@ -156,7 +131,7 @@ def exec_(  # noqa: PLR0913
     from vmctl.lifecycle import command
 
     request = Request(
-        argv=_command(words), env=dict(_variables(variables)), workdir=workdir, user=user
+        argv=_command(words), env=dict(environment.of_words(variables)), workdir=workdir, user=user
     )
     how = command.How(uri=context.uri, timeout=timeout, terminal=tty, agent=agent)
     streams = _streams(tty=tty, no_stdin=no_stdin)
@@ -170,17 +145,6 @@ def _command(words: tuple[str, ...]) -> tuple[str, ...]:
             "There is no command to run.", hint="Name it after --: vmctl exec NAME -- uname -a"
         )
     return argv
-
-
-def _variables(given: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for word in given:
-        name, equals, value = word.partition("=")
-        if not equals and name not in os.environ:
-            raise errors.UsageError(
-                f"The environment has no variable '{name}' to pass on.",
-                hint=f"Give it a value: -e {name}=VALUE",
-            )
-        yield name, value if equals else os.environ[name]
 
 
 def _streams(*, tty: bool, no_stdin: bool) -> Streams:

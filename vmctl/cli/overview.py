@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Snapshots": {
         "snapshot": ("vmctl.cli.snapshot:snapshot", "Keep points in a machine's life; go back."),
+        "backup": ("vmctl.cli.backup:backup", "Copy disks while machines run; restore, verify."),
         "clone": ("vmctl.cli.clone:clone", "Make a machine of a stopped one's disks."),
         "commit": ("vmctl.cli.clone:commit", "Make an image of a stopped machine's system disk."),
         "save": ("vmctl.cli.save:save", "Write machines' memory to disk; start goes on from it."),
@@ -50,6 +51,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Lab": {
         "compare": ("vmctl.cli.compare:compare", "Measure the modes against each other, here."),
         "explain": ("vmctl.cli.explain:explain", "Tell what a mode is made of, down to QEMU."),
+    },
+    "CI systems": {
+        "run": ("vmctl.cli.runs:run", "Run one command in a machine of its own."),
+        "pool": ("vmctl.cli.pool:pool", "Keep machines warm, so that runs begin at once."),
+        "gitlab": ("vmctl.cli.gitlab:gitlab", "Be the custom executor of a GitLab Runner."),
+        "garm": ("vmctl.cli.garm:garm", "Be a GARM provider: runners of GitHub, Gitea, Forgejo."),
     },
     "Images": {
         "image": ("vmctl.cli.image:image", "Build, list and inspect base images."),

@@ -41,7 +41,9 @@ class Kind(enum.StrEnum):
     RELEASED = "files of a released machine"
     TEMPORARY = "unfinished file"
     SNAPSHOT = "unfinished snapshot"
+    RUN = "machine of a dead run"
     NETWORK = "unused network"
+    COMPARISON = "rest of a comparison"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +112,10 @@ def _judge(connection: Connection, layout: Layout, name: str) -> tuple[Kind | No
     place = layout.machine(name)
     record, intent = records.read(place), records.intent(place)
     verb = str(intent.get("verb", ""))
-    if record is not None and record.uri != connection.uri:
-        return None, ""
+    if record is not None and (record.uri != connection.uri or record.transient):
+        # Whoever waits for a run's machine holds this lock; nobody else touches it then.
+        others = record.uri != connection.uri or locks.held(layout.lock("run", name))
+        return (None, "") if others else (Kind.RUN, "its 'run' was killed")
     gone = records.released(place)
     if gone is not None:
         return _judge_released(connection, place, gone.record.uri)

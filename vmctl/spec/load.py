@@ -49,6 +49,16 @@ class Document:
         tree = self._trees[machine_name]
         return nodes.find(tree, loc)[1].problem(message, suggestion=suggestion, code=code)
 
+    def as_one(self, name: str) -> Document:
+        """Return the same spec of one machine, which has another name and needs no others.
+
+        Its hostname stays.
+        """
+        (spec,) = self.machines
+        changes = {"name": name, "hostname": spec.hostname or spec.name, "needs": ()}
+        trees = {name: self._trees[spec.name]}
+        return dataclasses.replace(self, machines=(spec.model_copy(update=changes),), _trees=trees)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Reading:
@@ -73,7 +83,21 @@ def load(
     Files that it names must lie in its directory unless `allow_outside`. Raises SpecError with all
     problems, NotFoundError and UsageError when the file cannot be read.
     """
-    top = source.read(path)
+    return _loaded(source.read(path), pathlib.Path(path), sets, allow_outside=allow_outside)
+
+
+def parse(text: bytes, name: str, sets: Sequence[str] = ()) -> Document:
+    """Return the spec that a text is, which people know by `name`; as `load` does.
+
+    Paths in `sets` begin in the current directory.
+    """
+    top = source.parse(text, name, directory=os.getcwd())
+    return _loaded(top, pathlib.Path(name), sets, allow_outside=False)
+
+
+def _loaded(
+    top: source.Source, path: pathlib.Path, sets: Sequence[str], *, allow_outside: bool
+) -> Document:
     directory = top.text.directory
     reading = _Reading(top, None if allow_outside else directory, validation.Findings())
     reading.found.settle(top.problems)
@@ -86,7 +110,7 @@ def load(
     reading.found.raise_any()
     return Document(
         project=project,
-        path=pathlib.Path(path),
+        path=path,
         directory=pathlib.Path(os.path.realpath(directory)),
         text=top.raw,
         machines=tuple(machine for machine, _ in machines.values()),

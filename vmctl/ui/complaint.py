@@ -22,7 +22,7 @@ def show(problem: Exception, *, as_json: bool = False, debug: bool = False) -> i
         import traceback
 
         _say("".join(traceback.format_exception(problem)).rstrip("\n"))
-    failure = problem if isinstance(problem, errors.VmctlError) else _own_error(problem, debug)
+    failure = problem if isinstance(problem, errors.VmctlError) else own_error(problem, debug)
     _say(text(failure, terminal.of(sys.stderr)))
     if as_json:
         from vmctl.ui import json_out
@@ -71,7 +71,7 @@ def as_data(failure: errors.VmctlError) -> dict[str, object]:
     return data | {"details": failure.details} if failure.details else data
 
 
-def _own_error(problem: Exception, debug: bool) -> errors.VmctlError:
+def own_error(problem: Exception, debug: bool = False) -> errors.VmctlError:
     """Return what is said about an exception that nobody foresaw."""
     what = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
     return errors.VmctlError(

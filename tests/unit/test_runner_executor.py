@@ -1,0 +1,97 @@
+"""Which machine a CI system has, by the key that it knows."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from vmctl import errors
+from vmctl.runner.ci import executor, keeper
+from vmctl.runner.ci.executor import Order
+from vmctl.runner.ci.offer import Choice, Sizes
+from vmctl.store import home
+from vmctl.store.layout import Layout
+
+
+@pytest.fixture
+def layout(tmp_path: pathlib.Path) -> Layout:
+    found = Layout(tmp_path / "store")
+    home.opened(found)
+    return found
+
+
+def order(key: str, **more: str) -> Order:
+    return Order(key=key, stem="gitlab", project="gitlab", choice=Choice(image="tiny"), **more)
+
+
+def test_keys_are_labels_and_differ_by_identity() -> None:
+    keys = [executor.key("garm-ny9HeeQYw2rl", "c", "x"), executor.key("-.-", "c", "x")]
+    keys += [executor.key("x" * 200, "c", "y"), executor.key("x" * 200, "c", "z")]
+    assert len(set(keys)) == 4
+    for key in keys:
+        assert len(key) <= 63
+        assert key == key.lower()
+        assert key[0].isalnum()
+    assert executor.key("a", "b", "c") != executor.key("a", "bc", "")
+
+
+def test_numbers_come_again_and_no_others_machine_is_taken(layout: Layout) -> None:
+    beginning = f"gitlab-{home.opened(layout)[:6]}"
+    layout.machine(f"{beginning}-1").directory.mkdir(parents=True)
+    names = [executor._allot(order(key), layout, {"project": "gitlab"}) for key in ("a", "b")]
+    assert names == [f"{beginning}-2", f"{beginning}-3"]
+    assert executor.machine("a", layout) == names[0]
+    executor._forget("a", layout)
+    assert executor._allot(order("c"), layout, {"project": "gitlab"}) == names[0]
+    assert sorted(executor.tags(layout, "gitlab")) == ["b", "c"]
+    assert executor.tags(layout, "garm") == {}
+
+
+def test_what_is_not_there_is_removed_already(layout: Layout) -> None:
+    executor.done(executor.remove("none", "gitlab", layout))
+    with pytest.raises(errors.NotFoundError):
+        executor.machine("none", layout)
+
+
+def test_a_machine_of_another_ci_system_is_refused(layout: Layout) -> None:
+    executor._allot(order("a"), layout, {"project": "garm"})
+    with pytest.raises(errors.ConflictError, match="belongs to project 'garm'"):
+        executor.done(executor.remove("a", "gitlab", layout))
+
+
+def test_the_spec_of_a_machine() -> None:
+    wanted = Order(
+        key="k",
+        stem="gitlab",
+        project="gitlab",
+        choice=Choice(image="tiny"),
+        sizes=Sizes(mode="full", cpus=2),
+    )
+    assert wanted.spec("gitlab-1").splitlines() == [
+        "name: gitlab-1",
+        "project: gitlab",
+        'image: {name: "tiny"}',
+        'mode: "full"',
+        "cpus: 2",
+    ]
+
+
+def test_a_machine_that_nobody_keeps_is_nobodys(tmp_path: pathlib.Path) -> None:
+    place = tmp_path / "job.json"
+    assert keeper.access(place) is None
+    place.write_text(json.dumps({"machine": "m"}))
+    assert keeper.access(place) is None
+    access = {
+        "name": "m", "host": "127.0.0.1", "port": 2, "user": "root", "key": "k",
+        "known_hosts": "h", "alias": "a",
+    }  # fmt: skip
+    way = {"machine": "m", "access": access, "generation": "g", "key": ""}
+    place.write_text(json.dumps({"pool_name": "p", "way": way}))
+    with pytest.raises(errors.GuestError, match="was given back"):
+        keeper.access(place)
+    with keeper._alive(place):
+        found = keeper.access(place)
+        assert found is not None
+        assert found.port == 2

@@ -1,0 +1,250 @@
+"""The supervisor with its real socket and threads, over machines that are none."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pathlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from vmctl import errors
+from vmctl.deadline import Deadline
+from vmctl.guest.ssh import Access
+from vmctl.runner.pooling import lease, pool, pool_client, protocol, supervisor
+from vmctl.runner.pooling.pool import Pool
+from vmctl.runner.pooling.ready import Ready
+from vmctl.store.layout import Layout
+
+LONG = Deadline.after(60.0)
+
+
+class Machines:
+    """Stands for a Workshop; `broken` is why no machine can be made."""
+
+    broken = ""
+    made: list[int]
+    removed: list[int]
+
+    def __init__(self, layout: Layout, found: Pool, say: Callable[[int, str], None]) -> None:
+        self.pool = found
+        self._numbers = itertools.count(1)
+        self._place = layout.pool(found.name)
+
+    def adopt(self, number: int) -> Ready | None:
+        return None
+
+    def renew(self, number: int) -> Ready:
+        if Machines.broken:
+            raise errors.HostError(Machines.broken, hint="Mend it.")
+        lease.grant(self._place.lease(number), "")
+        Machines.made.append(number)
+        path = pathlib.Path("/nowhere")
+        access = Access(name="x", host="x", port=1, user="x", key=path, known_hosts=path, alias="x")
+        generation = f"{number}-{next(self._numbers)}"
+        return Ready(
+            machine=self.pool.machine(number), access=access, generation=generation, key="k"
+        )
+
+    def remove(self, number: int) -> None:
+        Machines.removed.append(number)
+        self._place.lease(number).unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def layout(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.setenv("VMCTL_HOME", str(tmp_path))
+    monkeypatch.setattr(supervisor, "Workshop", Machines)
+    monkeypatch.setattr(supervisor, "_usable", lambda _slot: True)
+    monkeypatch.setattr(Machines, "broken", "")
+    monkeypatch.setattr(Machines, "made", [], raising=False)
+    monkeypatch.setattr(Machines, "removed", [], raising=False)
+    return Layout(tmp_path)
+
+
+@contextlib.contextmanager
+def supervised(layout: Layout, slots: int = 2) -> Iterator[threading.Thread]:
+    """Have a pool supervised for the length of the block, and deleted at its end."""
+    made = Pool(name="ci", spec="/x.yaml", uri="test:///default", slots=slots, refills=2)
+    pool.create(layout, made, None)
+    begun = threading.Event()
+    thread = threading.Thread(target=supervisor.serve, args=(layout, "ci", begun.set))
+    thread.start()
+    try:
+        assert begun.wait(60)
+        yield thread
+    finally:
+        if thread.is_alive():
+            pool_client.ask(layout, "ci", LONG, ask="delete", force=True)
+        thread.join()
+        assert not layout.pool("ci").directory.exists()
+
+
+def states(layout: Layout) -> list[str]:
+    told = pool_client.status(layout, "ci")
+    assert told is not None
+    return [slot["state"] for slot in told["slots"]]
+
+
+def until(fits: Callable[[], Any]) -> None:
+    end = Deadline.after(60.0)
+    while not fits():
+        assert not end.passed
+        end.pause(0.005)
+
+
+def test_sixteen_askers(layout: Layout) -> None:
+    """Nobody has what another has, nobody the same twice, and everybody gets one."""
+    had: dict[str, threading.Lock] = {f"ci-{number}": threading.Lock() for number in (1, 2, 3)}
+    generations: list[str] = []
+    problems: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(10):
+                with pool_client.claimed("ci", LONG) as claim:
+                    assert had[claim.machine].acquire(blocking=False)
+                    generations.append(claim.generation)
+                    had[claim.machine].release()
+        except BaseException as problem:  # noqa: BLE001
+            problems.append(problem)
+
+    with supervised(layout, slots=3):
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    assert len(generations) == len(set(generations)) == 160
+
+
+def test_the_lease_is_the_connection(layout: Layout) -> None:
+    with supervised(layout, slots=1):
+        with pool_client.claimed("ci", LONG) as claim:
+            assert claim.machine == "ci-1"
+            assert states(layout) == ["claimed"]
+            assert not lease.clear(layout.pool("ci").lease(1))
+            with (
+                pytest.raises(errors.WaitTimeoutError, match="1 are claimed") as late,
+                pool_client.claimed("ci", Deadline.after(0.05)),
+            ):
+                pytest.fail("it was given twice")
+            assert "pool scale" in late.value.hint
+        until(lambda: states(layout) == ["ready"])
+        told = pool_client.status(layout, "ci")
+        assert told is not None and told["counts"]["abandoned"] == 1
+        with pool_client.claimed("ci", LONG) as again:
+            assert again.generation != claim.generation
+
+
+def test_first_come_first_served(layout: Layout) -> None:
+    served: list[int] = []
+
+    def ask(number: int) -> None:
+        with pool_client.claimed("ci", LONG):
+            served.append(number)
+
+    threads = []
+    with supervised(layout, slots=1):
+        with pool_client.claimed("ci", LONG):
+            for number in range(6):
+                threads.append(threading.Thread(target=ask, args=(number,)))
+                threads[-1].start()
+                until(lambda: len(threads) == waiting(layout))
+        for thread in threads:
+            thread.join()
+    assert served == list(range(6))
+
+
+def waiting(layout: Layout) -> int:
+    told = pool_client.status(layout, "ci")
+    assert told is not None
+    return int(told["waiting"])
+
+
+def test_drained(layout: Layout) -> None:
+    with supervised(layout):
+        until(lambda: states(layout) == ["ready", "ready"])
+        with pool_client.claimed("ci", LONG):
+            with pytest.raises(errors.WaitTimeoutError):
+                pool_client.ask(layout, "ci", Deadline.after(0.05), ask="drain", drained=True)
+            with (
+                pytest.raises(errors.ConflictError, match="drained"),
+                pool_client.claimed("ci", LONG),
+            ):
+                pytest.fail("it is drained")
+        pool_client.ask(layout, "ci", LONG, ask="drain", drained=True)
+        assert pool.read(layout, "ci").drained
+        pool_client.ask(layout, "ci", LONG, ask="drain", drained=False)
+        with pool_client.claimed("ci", LONG):
+            pass
+
+
+def test_scaled_down_and_deleted(layout: Layout) -> None:
+    """A slot that a job has goes when the job has ended, unless it is forced."""
+    with supervised(layout, slots=2):
+        with pool_client.claimed("ci", LONG), pool_client.claimed("ci", LONG):
+            pool_client.ask(layout, "ci", LONG, ask="scale", slots=1)
+            assert states(layout) == ["claimed", "claimed"]
+        until(lambda: states(layout) == ["ready"])
+        assert Machines.removed == [2]
+        with pytest.raises(errors.UsageError, match="0 to 200"):
+            pool_client.ask(layout, "ci", LONG, ask="scale", slots=201)
+        with pool_client.claimed("ci", LONG), pytest.raises(errors.WaitTimeoutError):
+            pool_client.ask(layout, "ci", Deadline.after(0.05), ask="delete")
+    assert sorted(Machines.removed) == [1, 2]
+
+
+def test_who_waits_for_nothing_is_told(layout: Layout) -> None:
+    Machines.broken = "There is no room."
+    with supervised(layout, slots=1):
+        until(lambda: states(layout) == ["failed"])
+        with (
+            pytest.raises(errors.HostError, match="There is no room") as told,
+            pool_client.claimed("ci", LONG),
+        ):
+            pytest.fail("there is no machine")
+        assert told.value.hint == "Mend it."
+
+
+def test_nobody_supervises(layout: Layout) -> None:
+    made = Pool(name="ci", spec="/x.yaml", uri="test:///default", slots=1)
+    pool.create(layout, made, None)
+    with (
+        pytest.raises(errors.ConflictError, match="Nobody supervises") as told,
+        pool_client.claimed("ci", LONG),
+    ):
+        pytest.fail("there is nobody")
+    assert "pool serve --background ci" in told.value.hint
+    assert pool_client.status(layout, "ci") is None
+
+
+def test_an_idle_pool_ends(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    rested: list[int] = []
+    monkeypatch.setattr(
+        Machines, "rest", lambda _self, number: rested.append(number), raising=False
+    )
+    made = Pool(name="ci", spec="/x.yaml", uri="test:///default", slots=1, idle=0.2)
+    pool.create(layout, made, None)
+    supervisor.serve(layout, "ci")
+    assert rested == [1]
+    assert pool.read(layout, "ci") == made
+    assert not layout.pool("ci").socket.exists()
+
+
+def test_one_claim_for_a_connection(layout: Layout) -> None:
+    with supervised(layout, slots=1), contextlib.ExitStack() as stack:
+        call = protocol.call(layout.pool("ci").socket)
+        assert call is not None
+        stack.enter_context(call)
+        assert call.ask(LONG, ask="claim")["machine"] == "ci-1"
+        with pytest.raises(errors.UsageError, match="once"):
+            call.ask(LONG, ask="claim")
+        assert states(layout) == ["claimed"]

@@ -1,0 +1,1 @@
+"""Machines kept warm for jobs: what a pool is, its supervisor, its slots, its clients."""

@@ -1,0 +1,289 @@
+"""`vmctl run`: each combination of a matrix is a job in a machine of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from vmctl import errors
+from vmctl.guest import ssh
+from vmctl.guest.remote import Streams
+from vmctl.guest.ssh import Access
+from vmctl.lifecycle import schedule
+from vmctl.lifecycle.events import Event
+from vmctl.lifecycle.schedule import Worker
+from vmctl.runner.job import OWN_FAILURE, Copy, Guard, Job, Outcome, carry_out
+from vmctl.runner.matrix import Combination
+from vmctl.runner.timings import Stage, Timings
+from vmctl.store import home, records
+from vmctl.store.layout import Layout
+
+if TYPE_CHECKING:
+    from vmctl.lifecycle.steps import Site
+    from vmctl.machine.model import Machine
+    from vmctl.runner.pooling.pool_client import Claim
+    from vmctl.runner.wanted import Wanted
+
+NO_BOUNDARY = "The guest runs under TCG, which is no security boundary: trust what runs in it."
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for; `jobs` machines are there at a time, at most.
+
+    `serial_log` is where the guest's console goes to; with a matrix, several files beside it.
+    `pool` names the pool whose machines are taken; empty where they are made as `wanted` says.
+    `warm` makes such a pool, of one machine, where there is none.
+    """
+
+    wanted: Wanted | None
+    job: Job
+    combinations: tuple[Combination, ...] = (Combination(),)
+    jobs: int = 1
+    keep_on_failure: bool = False
+    serial_log: str = ""
+    uri: str | None = None
+    pool: str = ""
+    warm: bool = False
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Result:
+    """How one combination ended; None until it has. `kept` says that its machine is there still."""
+
+    combination: Combination
+    timings: Timings
+    outcome: Outcome | None = None
+    name: str = ""
+    mode: str = ""
+    kept: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        outcome = self.outcome
+        problem = outcome.problem if outcome is not None else None
+        first = self.timings.first_output
+        return {
+            "machine": self.name,
+            "matrix": dict(self.combination.values),
+            "mode": self.mode,
+            "status": outcome.status if outcome is not None else None,
+            "timed_out": outcome.timed_out if outcome is not None else False,
+            "failed": outcome.failed if outcome is not None else True,
+            "error": problem.message if problem is not None else "",
+            "details": problem.details if problem is not None else "",
+            "remarks": list(outcome.remarks) if outcome is not None else [],
+            "kept": self.kept,
+            "first_output": round(first, 3) if first is not None else None,
+            "timings": self.timings.as_dict(),
+        }
+
+
+class Runs:
+    """All runs of one command; `results` has them in the order of the matrix, at any time.
+
+    `streams` gives a combination its streams for as long as its command runs.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        streams: Callable[[Combination], contextlib.AbstractContextManager[Streams]],
+    ) -> None:
+        self.request = request
+        self.results = [
+            Result(combination=each, timings=Timings()) for each in request.combinations
+        ]
+        self._streams = streams
+        self._slots = threading.BoundedSemaphore(request.jobs)
+        self._told = threading.Event()
+        self._cleared = threading.Lock()
+        self._swept = False
+
+    def events(self) -> Iterator[Event]:
+        """Carry them out. Closing the iterator ends those that go on, with their machines."""
+        by_label = {result.combination.label: result for result in self.results}
+
+        def work(label: str, worker: Worker) -> None:
+            result = by_label[label]
+            with self._turn(worker):
+                result.timings = Timings()
+                try:
+                    run = self._from_pool if self.request.pool or self.request.warm else self._run
+                    result.outcome = run(result, worker)
+                except errors.InterruptError:
+                    raise
+                except errors.VmctlError as problem:
+                    result.outcome = Outcome(status=OWN_FAILURE, problem=problem)
+
+        yield from schedule.carry_out(list(by_label), {}, work)
+
+    @contextlib.contextmanager
+    def _turn(self, worker: Worker) -> Iterator[None]:
+        """Wait until fewer than so many run."""
+        while not self._slots.acquire(timeout=0.1):
+            if worker.cancelled:
+                raise errors.InterruptError("Interrupted.")
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    def _run(self, result: Result, worker: Worker) -> Outcome:
+        # Not for machines of a pool: a claim takes less time than these imports.
+        from vmctl.hypervisor import connection as connections
+        from vmctl.lifecycle.steps import Site
+        from vmctl.runner import berth, cold, wanted
+
+        layout = Layout.default()
+        home.opened(layout)
+        clock = result.timings
+        with contextlib.ExitStack() as stack:
+            with clock.stage(Stage.IMAGE):
+                connection = stack.enter_context(connections.opened(self.request.uri, layout))
+                site = Site(connection, layout)
+                self._sweep(site)
+                result.name = stack.enter_context(berth.held(site, cold.quietly("")))
+                found = wanted.find(self._wanted(result), site, result.name, worker)
+            result.mode = found.machine.mode.value
+            self._tell(found.machine, worker)
+            bad = True
+            try:
+                keep = self.request.keep_on_failure
+                cold.start(site, found, worker, clock, outlives=keep)
+                outcome = self._in_machine(site, found.machine, result, worker)
+                bad = outcome.status != 0
+                return outcome
+            except errors.InterruptError:
+                bad = False
+                raise
+            finally:
+                self._save_log(found.machine, result.combination)
+                if not (bad and self._kept(site, found.machine, result)):
+                    with clock.stage(Stage.TEARDOWN):
+                        cold.remove(site, result.name)
+
+    def _kept(self, site: Site, machine: Machine, result: Result) -> bool:
+        """Keep the machine of a job that failed, where that was asked for and there is one."""
+        from vmctl.runner import cold
+
+        if self.request.keep_on_failure:
+            with contextlib.suppress(errors.VmctlError):
+                cold.keep(site, machine)
+                result.kept = True
+        return result.kept
+
+    def _from_pool(self, result: Result, worker: Worker) -> Outcome:
+        """Do the job in a warm machine, which its pool resets afterwards."""
+        with contextlib.ExitStack() as stack:
+            with result.timings.stage(Stage.READY):
+                claim = stack.enter_context(self._claimed(result))
+            result.name = claim.machine
+            record = records.read(Layout.default().machine(claim.machine))
+            result.mode = record.mode if record is not None else ""
+            try:
+                return self._job(claim.access, claim, result, worker)
+            finally:
+                ssh.disconnect(claim.access)
+
+    def _claimed(self, result: Result) -> contextlib.AbstractContextManager[Claim]:
+        if not self.request.warm:
+            from vmctl.runner.pooling import pool_client
+
+            return pool_client.claimed(self.request.pool)
+        from vmctl.hypervisor import connection as connections
+        from vmctl.runner.pooling import warm
+
+        asked = self._wanted(result)
+        uri = self.request.uri or connections.default_uri()
+        return warm.claimed(asked.what, uri, sets=asked.sets, allow_outside=asked.allow_outside)
+
+    def _in_machine(self, site: Site, machine: Machine, result: Result, worker: Worker) -> Outcome:
+        from vmctl.runner import cold
+
+        way = cold.reach(site, machine, worker, result.timings)
+        try:
+            return self._job(way, cold.guard(site, machine), result, worker)
+        finally:
+            ssh.disconnect(way)
+
+    def _job(self, way: Access, guard: Guard, result: Result, worker: Worker) -> Outcome:
+        job = self._of(result.combination)
+        with (
+            worker.step("command", patient=True),
+            self._streams(result.combination) as streams,
+        ):
+            return carry_out(
+                way,
+                job,
+                streams,
+                guard=guard,
+                cancelled=lambda: worker.cancelled,
+                timings=result.timings,
+            )
+
+    def _wanted(self, result: Result) -> Wanted:
+        from vmctl.runner import wanted
+
+        options = result.combination.options
+        asked = self.request.wanted
+        assert asked is not None
+        if "image" in options:
+            asked = dataclasses.replace(asked, what=options["image"])
+        laid = wanted.sets({key: value for key, value in options.items() if key != "image"})
+        return dataclasses.replace(asked, sets=(*asked.sets, *laid))
+
+    def _of(self, combination: Combination) -> Job:
+        """Return the job of a combination; its files come out into a directory of their own."""
+        job = self.request.job
+        if not combination.values:
+            return job
+        out = []
+        for each in job.copies_out:
+            target = pathlib.Path(each.target, combination.file_name)
+            target.mkdir(parents=True, exist_ok=True)
+            out.append(Copy(each.source, str(target)))
+        env = {**job.env, **combination.env}
+        return dataclasses.replace(job, env=env, copies_out=tuple(out))
+
+    def _sweep(self, site: Site) -> None:
+        """Remove what killed runs left, once for each command."""
+        with self._cleared:
+            if not self._swept:
+                self._swept = True
+                from vmctl.runner import berth, cold
+
+                berth.clear(site, cold.quietly(""))
+
+    def _tell(self, machine: Machine, worker: Worker) -> None:
+        """Say once that emulated guests are not shut in."""
+        from vmctl.machine.model import Accel
+
+        if machine.accel is Accel.TCG and not self._told.is_set():
+            self._told.set()
+            why = f"{machine.why.rstrip('.')}. " if machine.fallback else ""
+            worker.note("info", f"{why}{NO_BOUNDARY}", machine.remedy if why else "")
+
+    def _save_log(self, machine: Machine, combination: Combination) -> None:
+        """Give the person the guest's console, where it was asked for."""
+        if self.request.serial_log:
+            beside = f".{combination.file_name}" if combination.values else ""
+            with contextlib.suppress(OSError):
+                shutil.copyfile(machine.console_log, f"{self.request.serial_log}{beside}")
+
+    @property
+    def status(self) -> int:
+        """The worst status: a failure of vmctl's own, then a timeout, then the largest."""
+        statuses = [_severity(result.outcome) for result in self.results]
+        return max(statuses)[1]
+
+
+def _severity(outcome: Outcome | None) -> tuple[int, int]:
+    if outcome is None or outcome.failed:
+        return 2, OWN_FAILURE
+    return (1 if outcome.timed_out else 0), outcome.status
