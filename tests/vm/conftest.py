@@ -222,6 +222,14 @@ def thorough(request: pytest.FixtureRequest) -> bool:
     return "not long" not in request.config.option.markexpr
 
 
+@pytest.fixture(scope="module")
+def connection(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
+    """Libvirt itself, for a whole file of tests."""
+    connection = libvirt.open(libvirt_daemon)
+    yield connection
+    connection.close()
+
+
 @pytest.fixture
 def guest_uri(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
     """Libvirt itself, to look at machines from outside vmctl and to do what others would do."""

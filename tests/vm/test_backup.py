@@ -28,13 +28,6 @@ BESIDE = "(while :; do date +%s%N >> /data/log; sync; usleep 20000; done) > /dev
 
 
 @pytest.fixture(scope="module")
-def connection(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(libvirt_daemon)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
 def machine(site: Site, connection: libvirt.virConnect) -> Iterator[Guest]:
     _, guest = boot(site, connection)
     yield guest

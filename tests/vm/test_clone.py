@@ -17,13 +17,6 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture(scope="module")
-def connection(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(libvirt_daemon)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
 def machine(site: Site, connection: libvirt.virConnect) -> Iterator[tuple[str, Guest]]:
     path, guest = boot(site, connection)
     yield path, guest

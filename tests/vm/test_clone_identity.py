@@ -63,13 +63,6 @@ def holds(disk: pathlib.Path, words: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def connection(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(libvirt_daemon)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
 def source(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A stopped machine with the files of a system on its disk, and its own key among others."""
     scratch = tmp_path_factory.mktemp("system")

@@ -22,13 +22,6 @@ SOME = [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytes
 
 
 @pytest.fixture(scope="module")
-def connection(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(libvirt_daemon)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
 def guest(site: Site, connection: libvirt.virConnect) -> Iterator[Guest]:
     path, guest = boot(site, connection)
     yield guest

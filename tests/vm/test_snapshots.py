@@ -107,13 +107,6 @@ def boot(
 
 
 @pytest.fixture(scope="module")
-def connection(libvirt_daemon: str) -> Iterator[libvirt.virConnect]:
-    connection = libvirt.open(libvirt_daemon)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture(scope="module")
 def machine(site: Site, connection: libvirt.virConnect) -> Iterator[tuple[str, Guest]]:
     """One machine for many tests; each leaves it running, without snapshots."""
     path, guest = boot(site, connection)

@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import secrets
 import stat
-import uuid
 from collections.abc import Callable, Iterator
 
 from vmctl import errors
@@ -20,6 +18,7 @@ from vmctl.lifecycle import (
     backup_verify,
     execute,
     first_boot,
+    identity,
     schedule,
     steps,
     taking,
@@ -27,7 +26,7 @@ from vmctl.lifecycle import (
 from vmctl.lifecycle.events import Event, Note
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
-from vmctl.machine.model import Machine, Nic
+from vmctl.machine.model import Machine
 from vmctl.machine.observed import Observed
 from vmctl.machine.xml import domain as domain_xml
 from vmctl.store import backups as shelves
@@ -76,7 +75,8 @@ def restore(request: Request) -> Iterator[Event]:
             with backup.hold(layout, shelf), execute.locked(site, name) as there:
                 _refuse_taken(site, there)
                 found = shelves.chain(shelf, shelves.resolved(shelf, request.backup))
-                machine = _renamed(site, domain_xml.read(found[0].xml).machine, name)
+                source = domain_xml.read(found[0].xml).machine
+                machine = identity.of_its_own(source, name, site.layout.machine(name))
                 way = _Way(shelf=shelf, chain=found, machine=machine)
                 _require_own(way)
                 _require_images(way)
@@ -140,33 +140,6 @@ def _require_images(way: _Way) -> None:
                 hint="The backup holds the whole disks: take one out with qemu-img convert -O "
                 f"qcow2 '{top}' DISK.qcow2, and name it in a spec (image: path).",
             )
-
-
-def _renamed(site: Site, source: Machine, name: str) -> Machine:
-    """Return the machine with an identity of its own."""
-    place = site.layout.machine(name)
-    return dataclasses.replace(
-        source,
-        name=name,
-        uuid=str(uuid.uuid4()),
-        hostname=name if source.hostname in ("", source.name) else source.hostname,
-        console_log=str(place.console_log),
-        seed=str(place.seed) if source.seed else "",
-        nvram=str(place.nvram) if source.nvram else "",
-        disks=tuple(
-            dataclasses.replace(disk, file=str(place.disk(disk.name))) for disk in source.disks
-        ),
-        nics=tuple(_replugged(nic) for nic in source.nics),
-        forwards=(),
-        needs=(),
-        autostart=False,
-    )
-
-
-def _replugged(nic: Nic) -> Nic:
-    """Return a card with a MAC of its own in QEMU's range, and no fixed address."""
-    mac = ":".join(["52", "54", "00", *(f"{byte:02x}" for byte in secrets.token_bytes(3))])
-    return dataclasses.replace(nic, mac=mac, address="", gateway="", dns=())
 
 
 def _make(site: Site, way: _Way, worker: Worker) -> None:

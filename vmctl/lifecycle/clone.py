@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import secrets
-import uuid
 from collections.abc import Iterator
 
 from vmctl import errors, process
@@ -19,6 +17,7 @@ from vmctl.lifecycle import (
     cleansing,
     execute,
     first_boot,
+    identity,
     observe,
     removal,
     schedule,
@@ -31,7 +30,7 @@ from vmctl.lifecycle.events import Event, Note
 from vmctl.lifecycle.schedule import Worker
 from vmctl.lifecycle.steps import Site
 from vmctl.machine.effects import SYSTEM_DISK
-from vmctl.machine.model import Disk, DiskFormat, Machine, Nic
+from vmctl.machine.model import Disk, DiskFormat, Machine
 from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
 from vmctl.store import files, inside, records
@@ -152,7 +151,7 @@ def _refuse_taken(site: Site, observed: Observed) -> None:
 
 def _make(site: Site, source: Machine, request: Request, worker: Worker) -> None:
     old, new = site.layout.machine(source.name), site.layout.machine(request.name)
-    machine = _renamed(source, request, new)
+    machine = _wanted(source, request, new)
     records.begin(
         new,
         "up",
@@ -206,38 +205,16 @@ def _inherited(old: MachineFiles, snapshot: str) -> Inside:
     return dataclasses.replace(known, mounted="", run="", console=0)
 
 
-def _renamed(source: Machine, request: Request, place: MachineFiles) -> Machine:
-    """Return the machine with an identity of its own."""
-    name, image = request.name, source.image
-    if request.full:
-        # A kernel that is started without a boot loader stays in the store.
-        image = dataclasses.replace(image, disk="") if image and image.kernel else None
-    return dataclasses.replace(
-        source,
-        name=name,
-        uuid=str(uuid.uuid4()),
-        hostname=name if source.hostname in ("", source.name) else source.hostname,
-        console_log=str(place.console_log),
-        seed=str(place.seed) if source.seed else "",
-        disks=tuple(
-            dataclasses.replace(
-                disk, file=str(place.disk(disk.name)), base="" if request.full else disk.base
-            )
-            for disk in source.disks
-        ),
-        image=image,
-        nics=tuple(_replugged(nic) for nic in source.nics),
-        forwards=(),
-        needs=(),
-        autostart=False,
-    )
-
-
-def _replugged(nic: Nic) -> Nic:
-    """Return a card with a MAC of its own in QEMU's range, and no fixed address."""
-    digits = secrets.token_bytes(3)
-    mac = ":".join(["52", "54", "00", *(f"{byte:02x}" for byte in digits)])
-    return dataclasses.replace(nic, mac=mac, address="", gateway="", dns=())
+def _wanted(source: Machine, request: Request, place: MachineFiles) -> Machine:
+    """Return what the clone is to be."""
+    machine = identity.of_its_own(source, request.name, place)
+    if not request.full:
+        return machine
+    # A kernel that is started without a boot loader stays in the store.
+    image = source.image
+    image = dataclasses.replace(image, disk="") if image and image.kernel else None
+    disks = tuple(dataclasses.replace(disk, base="") for disk in machine.disks)
+    return dataclasses.replace(machine, image=image, disks=disks)
 
 
 def _refuse_cancelled(worker: Worker) -> None:

@@ -21,7 +21,7 @@ from vmctl.runner import background
 from vmctl.runner.pooling import pool_client
 from vmctl.runner.pooling.pool_client import Claim
 from vmctl.runner.pooling.ready import Ready
-from vmctl.store import files
+from vmctl.store import files, locks
 
 _LOOK_SECONDS = 0.2
 
@@ -83,17 +83,7 @@ def _alive(place: pathlib.Path) -> Iterator[None]:
 
 def kept(place: pathlib.Path) -> bool:
     """Tell whether a process keeps the machine that a file stands for."""
-    try:
-        descriptor = os.open(_log(place), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return locks.held(_log(place))
 
 
 def access(place: pathlib.Path) -> Access | None:
