@@ -127,7 +127,7 @@ def build(context: contexts.Context, name: str, force: bool, as_json: bool) -> N
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contexts.options
 def inspect(context: contexts.Context, name: str, as_json: bool) -> None:
-    """Show what an image is made from, and compare its files with their recorded digests.
+    """Show what an image is made of, and check its files.
 
     NAME is a name, or the first digits (at least six) of a digest.
     """

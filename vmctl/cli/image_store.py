@@ -66,7 +66,7 @@ def _agreed(what: Sequence[str], *, yes: bool) -> bool:
 def prune(
     context: contexts.Context, *, dry_run: bool, with_cache: bool, yes: bool, as_json: bool
 ) -> None:
-    """Remove what nobody names and nobody uses, and what killed commands left.
+    """Remove what nobody uses, and what killed commands left.
 
     Images that were replaced by newer ones, copies of files that changed or are gone, unfinished
     images. An image with a name stays, used or not: see 'vmctl image remove'.
@@ -112,7 +112,7 @@ def _say(found: Sequence[Clearance], freed: int, *, dry_run: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contexts.options
 def tree(context: contexts.Context, as_json: bool) -> None:
-    """Show images, the machines on them, and what each takes on the disk."""
+    """Show images with the machines on them, and what each takes."""
     from vmctl.lifecycle import image_tree, image_users
     from vmctl.store.layout import Layout
     from vmctl.ui import branches, json_out

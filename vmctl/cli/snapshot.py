@@ -131,7 +131,7 @@ def restore(
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @contexts.options
 def delete(context: contexts.Context, words: tuple[str, ...], yes: bool) -> None:
-    """Delete a snapshot; the machines and all other snapshots stay as they are."""
+    """Delete a snapshot; everything else stays as it is."""
     from vmctl.lifecycle import snapshots
     from vmctl.ui import progress
 
@@ -180,7 +180,7 @@ def prune(context: contexts.Context, targets: tuple[str, ...], keep: int, yes: b
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contexts.options
 def list_snapshots(context: contexts.Context, targets: tuple[str, ...], as_json: bool) -> None:
-    """Show the snapshots of machines as trees; * marks the one that a machine goes on from."""
+    """Show snapshots as trees; * marks where a machine goes on from."""
     from vmctl.lifecycle import snapshot_list
     from vmctl.lifecycle import targets as meaning
     from vmctl.ui import json_out

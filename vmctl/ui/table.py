@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _GAP = "  "
+_LONGEST_NAME = 30
+"""Columns; longer ones are broken where the terminal is narrow."""
+
 NOTHING = "-"
 """Stands where there is no value, so that columns can be counted (awk, cut)."""
 
@@ -81,17 +84,20 @@ def columns_of(text: str) -> int:
 
 
 def drawn(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str], state: str
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Collection[str], state: str
 ) -> Table:
     """Return a table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=palette.HEADING)
-    for title in columns:
-        # Folding keeps every character: a name that was cut off cannot be copied.
+    for index, title in enumerate(columns):
+        # Folding keeps every character, and the first column, of names, is folded last.
         table.add_column(
-            title.upper(), justify="right" if title in right else "left", overflow="fold"
+            title.upper(),
+            justify="right" if title in right else "left",
+            overflow="fold",
+            no_wrap=index == 0 and all(len(str(row[0])) <= _LONGEST_NAME for row in rows),
         )
     for row in rows:
         table.add_row(
