@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
 import pytest
 
 from vmctl import errors
-from vmctl.store import backups
+from vmctl.store import backups, files
 from vmctl.store.backups import Backup, Copy, Kind, Shelf
 
 FIRST, SECOND, THIRD = "20260101-000001", "20260101-000002", "20260101-000002-002"
@@ -76,6 +77,12 @@ def test_names_come_in_the_order_of_time(shelf: Shelf) -> None:
     assert all(backups.NAME.fullmatch(name) for name in names)
 
 
+def test_a_second_has_no_more_names_than_the_grammar(shelf: Shelf) -> None:
+    put(shelf, f"{FIRST}-999")
+    name = backups.new_name(shelf, 0.0)
+    assert (name, backups.NAME.fullmatch(name) is not None) == (SECOND, True)
+
+
 @pytest.mark.parametrize("name", ["", "..", "../web", "a/b", "20260101-000009"])
 def test_no_name_leads_out(shelf: Shelf, name: str) -> None:
     put(shelf, FIRST)
@@ -123,7 +130,7 @@ def test_no_manifest_is_no_backup(shelf: Shelf, text: str) -> None:
 
 def test_what_killed_commands_left_is_cleared(shelf: Shelf) -> None:
     put(shelf, FIRST)
-    draft = shelf.directory / f".tmp-{SECOND}-abcd"
+    draft = files.temporary(shelf.place(SECOND).directory)
     draft.mkdir()
     (draft / "root.qcow2").write_bytes(b"half")
     place = shelf.place(FIRST)
@@ -133,6 +140,37 @@ def test_what_killed_commands_left_is_cleared(shelf: Shelf) -> None:
     assert sorted(path.name for path in shelf.directory.iterdir()) == [FIRST]
     assert sorted(path.name for path in place.directory.iterdir()) == ["backup.json", "root.qcow2"]
     backups.clear(Shelf(shelf.directory / "nothing"))
+
+
+def test_what_is_not_certainly_a_backup_of_ours_stays(shelf: Shelf, tmp_path: pathlib.Path) -> None:
+    """In `--to DIR` other people's files may lie beside the backups."""
+    put(shelf, FIRST)
+    directory = shelf.directory
+    outside = tmp_path / "outside"
+    (outside / "file").parent.mkdir()
+    (outside / "file").write_text("stays")
+    for name in (".tmp-uploads", f".tmp-{SECOND}", f".tmp-{SECOND}-abcdefgh", ".tmp-web-01234567"):
+        (directory / name).mkdir()
+        (directory / name / "file").write_text("stays")
+    (directory / f".tmp-{SECOND}-01234567").symlink_to(outside)
+    (directory / f".tmp-{SECOND}-89abcdef").write_text("stays")
+    # Named as a backup would be, and none: somebody's releases.
+    release = shelf.place(SECOND).directory
+    release.mkdir()
+    for name in (".tmp-cache", "lifted-backup.json", "lifted-root.qcow2"):
+        (release / name).write_text("stays")
+    before = sorted(tmp_path.rglob("*"))
+    backups.clear(shelf)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_draft_of_somebody_else_stays(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(shelf, FIRST)
+    draft = files.temporary(shelf.place(SECOND).directory)
+    draft.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: draft.stat().st_uid + 1)
+    backups.clear(shelf)
+    assert draft.is_dir()
 
 
 @pytest.mark.parametrize("died_after", [0, 1, 2])

@@ -18,6 +18,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.vm import backing
 from tests.vm.conftest import PATIENCE, Site
 from tests.vm.killing import killed, points, rubbish
 from tests.vm.test_snapshots import Guest, boot, check
@@ -193,33 +194,10 @@ def test_refused_and_damaged(site: Site, guest: Guest, tmp_path: pathlib.Path) -
     shutil.rmtree(moved)
 
 
-SLOWLY = (
-    "import json, sys, types, libvirt_qemu\n"
-    "import vmctl.hypervisor.backups as jobs\n"
-    "import vmctl.lifecycle.backup as making\n"
-    "def ask(domain, c, **a):\n"
-    "    text = json.dumps({'execute': c, 'arguments': a})\n"
-    "    return json.loads(libvirt_qemu.qemuMonitorCommand(domain, text, 0)).get('return') or []\n"
-    "def begin(domain, *words):\n"
-    "    jobs.begin(domain, *words)\n"
-    "    for job in ask(domain, 'query-block-jobs'):\n"
-    "        ask(domain, 'block-job-set-speed', device=job['device'], speed=65536)\n"
-    "    print('begun', flush=True)\n"
-    "def progress(domain):\n"
-    "    return jobs.Progress(0, 1, over=False)\n"
-    "fakes = {'begin': begin, 'progress': progress}\n"
-    "making.jobs = types.SimpleNamespace(**{**vars(jobs), **fakes})\n"
-    "sys.argv = ['vmctl', *sys.argv[1:]]\n"
-    "from vmctl.cli import main\n"
-    "main()\n"
-)
-"""vmctl, with a backup that takes long once it has begun, and that it does not see the end of."""
-
-
 def slow(guest: Guest, number: signal.Signals) -> int:
     """Begin a backup that takes long, send it a signal, and return how it ended."""
     with subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, "backup", "create", "--full", guest.name],
+        [sys.executable, "-c", backing.SLOWLY, "backup", "create", "--full", guest.name],
         env=guest.site.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -258,6 +236,23 @@ def test_given_up(site: Site, guest: Guest, number: signal.Signals) -> None:
     assert (again["kind"], again["parent"]) == ("incremental", first["name"])
     guest.run("rm /data/much; sync")
     assert rubbish(site) == []
+
+
+def test_the_backup_of_somebody_else_goes_on(site: Site, guest: Guest) -> None:
+    first = create(guest)
+    with backing.of_somebody_else(site, guest):
+        refused = site.run("backup", "create", guest.name, status=4)
+        assert "another job" in refused.err
+        assert site.status(guest.name)["interrupted"] == ""
+    words = [sys.executable, "-c", backing.DYING, "backup", "create", guest.name]
+    died = subprocess.run(words, env=site.env, timeout=PATIENCE, check=False)
+    assert died.returncode == -signal.SIGKILL
+    with backing.of_somebody_else(site, guest):
+        # Whoever works on the machine next puts right what was ours.
+        site.run("backup", "create", guest.name, status=4)
+        assert site.status(guest.name)["interrupted"] == ""
+    assert rubbish(site) == []
+    assert create(guest)["parent"] == first["name"]
 
 
 def test_a_snapshot_voids_what_was_recorded(site: Site, guest: Guest) -> None:

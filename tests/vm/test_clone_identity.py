@@ -185,6 +185,100 @@ def test_what_cannot_be_cleaned_is_not_made(site: Site, source: str) -> None:
     site.run("down", "-y", other)
 
 
+VAR, HOME = "0FC63DAF-8483-4772-8E79-3D69D8477DE4", "6e3a2c1d-0b5f-4a7e-9c8d-112233445566"
+FSTAB = f"""# The disks are ours, and what is not is no obstacle.
+/dev/vda1 / ext4 defaults 0 1
+PARTUUID={VAR} /var ext4 defaults 0 2
+UUID={HOME} /home/ auto noauto 0 2
+/var/local/root /root none bind 0 0
+UUID=11111111-2222-3333-4444-555555555555 /srv xfs defaults 0 2
+/dev/mapper/more /opt ext4 defaults 0 2
+tmpfs /var/log tmpfs defaults 0 0
+server:/dhcp /var/lib/dhcpcd nfs ro 0 0
+/dev/sr0 /media/cdrom0 udf,iso9660 user,noauto 0 0
+"""
+ELSEWHERE = {path: text for path, text in SECRETS.items() if path.startswith("var/")}
+
+
+def planted(tree: pathlib.Path, texts: dict[str, str]) -> pathlib.Path:
+    for path, text in texts.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+    return tree
+
+
+def in_parts(scratch: pathlib.Path, key: str) -> pathlib.Path:
+    """Return a disk (raw) with /var on one partition and /home on another."""
+    keys = f"{OTHERS}\n{key}"
+    disk = scratch / "parts"
+    with disk.open("wb") as stream:
+        stream.truncate(64 << 20)
+    table = f"label: gpt\nstart=2048, size=40960, uuid={VAR}\nstart=43008, size=40960\n"
+    subprocess.run(["/sbin/sfdisk", "-q", disk], input=table, text=True, check=True)
+    var = {path.removeprefix("var/"): text for path, text in ELSEWHERE.items()}
+    trees = (
+        (1 << 20, VAR.lower(), {**var, "local/root/.ssh/authorized_keys": keys}),
+        (21 << 20, HOME, {KEYS.removeprefix("home/"): keys}),
+    )
+    for number, (offset, identity, texts) in enumerate(trees):
+        tree = planted(scratch / f"part-{number}", texts)
+        words = ["/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-U", identity, "-d", str(tree)]
+        subprocess.run([*words, "-E", f"offset={offset}", str(disk), "20M"], check=True)
+    return disk
+
+
+def test_what_lies_on_other_file_systems(site: Site, tmp_path: pathlib.Path) -> None:
+    name, clone, image = site.name("parts"), site.name("c"), "made-of-parts"
+    system = {path: SECRETS[path] for path in SECRETS if path not in ELSEWHERE}
+    passwd = "root:x:0:0::/root:/bin/sh\ndev:x:1000:1000::/home/dev:/bin/sh\n"
+    tree = planted(tmp_path / "tree", {**system, "etc/fstab": FSTAB, "etc/passwd": passwd})
+    for place in ("var", "home", "root"):
+        (tree / place).mkdir()
+    words = ["/sbin/mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(tmp_path / "plain"), "32M"]
+    subprocess.run(words, check=True)
+    base = site.specs / f"{name}.qcow2"
+    words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(tmp_path / "plain"), str(base)]
+    subprocess.run(words, check=True)
+    path = site.specs / f"{name}.yaml"
+    path.write_text(
+        f"name: {name}\nimage: {{path: {base.name}, format: qcow2}}\nmemory: 128MiB\nuser: dev\n"
+        "accel: tcg\ndevices: virtio\nready: {when: running}\nnetworks: []\n"
+        "disks: [{name: more, size: 64MiB}]\n"
+    )
+    site.run("up", str(path))
+    site.run("stop", "--force", name)
+    place = site.home / "machines" / name
+    parts = in_parts(tmp_path, (place / "id_ed25519.pub").read_text())
+    copy = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", parts, place / "more.qcow2"]
+    subprocess.run(copy, check=True)
+    wanted = secrets(site, name)
+    assert len(holds(raw(place / "more.qcow2", tmp_path / "raw"), wanted)) == len(ELSEWHERE) + 1
+    site.run("clone", name, clone)
+    seen = raw(site.home / "machines" / clone / "root.qcow2", tmp_path / "raw")
+    assert holds(seen, wanted) == []
+    seen = raw(site.home / "machines" / clone / "more.qcow2", tmp_path / "raw")
+    assert holds(seen, wanted) == []
+    for offset, keys in (1 << 20, "local/root/.ssh"), (21 << 20, "dev/.ssh"):
+        with seen.open("rb") as stream, (tmp_path / "part").open("wb") as part:
+            stream.seek(offset)
+            part.write(stream.read(20 << 20))
+        subprocess.run(["/sbin/e2fsck", "-fn", part.name], capture_output=True, check=True)
+        said = debugfs(pathlib.Path(part.name), f"cat /{keys}/authorized_keys")
+        assert said == f"{OTHERS}\n"
+    site.run("down", "-y", clone)
+    # What is on a disk that is not copied is nothing of the image.
+    site.run("commit", name, image)
+    site.run("image", "remove", "-y", image)
+    # What is on one that is, and cannot be read, would be: /home, which holds the login key.
+    zeros = ["qemu-io", "-f", "qcow2", "-c", "write -q -z 21M 1M", place / "more.qcow2"]
+    subprocess.run(zeros, check=True)
+    refused = " ".join(site.run("clone", name, clone, status=2).err.split())
+    assert f"'UUID={HOME}', which the system has at '/home', cannot be read" in refused
+    assert "--keep-identity" in refused
+    assert not (site.home / "machines" / clone).exists()
+    site.run("down", "-y", name)
+
+
 INSIDE = (
     "cat /etc/machine-id; hostname; ls /var/lib/cloud/instances; "
     "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f2; ls /etc/ssh/*_key | wc -l; "

@@ -177,8 +177,9 @@ def delete(
     from vmctl.lifecycle import backup_removal
     from vmctl.ui import progress
 
-    _ask(f"Delete backup '{backup}' of {name}?", yes=yes)
-    happenings = backup_removal.delete(_checked(name), backup, _absolute(to))
+    meant = backup_removal.meant(_checked(name), backup, _absolute(to))
+    _ask(f"Delete backup '{meant}' of {name}?", yes=yes)
+    happenings = backup_removal.delete(name, meant, _absolute(to))
     progress.follow(happenings, quiet=context.quiet)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +25,7 @@ _GONE = {
     libvirt.VIR_ERR_NO_DOMAIN,
     libvirt.VIR_ERR_OPERATION_INVALID,
 }
+_UNTOLD = {libvirt.VIR_ERR_NO_DOMAIN_BACKUP, *_GONE}
 
 
 class ChangesLostError(errors.HypervisorError):
@@ -71,12 +74,22 @@ def _refusal(name: str, problem: libvirt.libvirtError) -> errors.VmctlError:
             details=text,
         )
     if "another job" in text or "cannot acquire state change lock" in text:
-        return errors.ConflictError(
-            f"Libvirt is busy with another job of machine '{name}'.",
-            hint=f"See which: virsh domjobinfo {name}",
-            details=text,
-        )
+        return _busy(name, text)
     return failures.translate(problem, f"back up machine '{name}'")
+
+
+def _busy(name: str, details: str = "") -> errors.ConflictError:
+    return errors.ConflictError(
+        f"Libvirt is busy with another job of machine '{name}'.",
+        hint=f"See which: virsh domjobinfo {name}",
+        details=details,
+    )
+
+
+def require_none(domain: libvirt.virDomain) -> None:
+    """Raise ConflictError where a backup runs already, whoever began it: there is one at a time."""
+    if not progress(domain).over:
+        raise _busy(domain.name())
 
 
 @in_turn
@@ -121,18 +134,43 @@ def require_success(domain: libvirt.virDomain, where: str) -> None:
     )
 
 
-def abort(domain: libvirt.virDomain, deadline: Deadline) -> None:
-    """End a backup that runs, and wait until it has ended; fine where none does."""
+def abort(domain: libvirt.virDomain, directory: str, deadline: Deadline) -> None:
+    """End the backup that writes into a directory, and wait until it has ended.
+
+    Fine where none does; one of somebody else's goes on.
+    """
     while not progress(domain).over:
-        # Asked again: an end that had just begun by itself is no error.
-        with contextlib.suppress(libvirt.libvirtError):
-            domain.abortJob()
+        places = _directories(domain)
+        if places is not None and directory not in places:
+            return
+        if places is not None:
+            # Asked again: an end that had just begun by itself is no error.
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.abortJob()
         if deadline.passed:
             raise errors.WaitTimeoutError(
                 f"The backup of machine '{domain.name()}' did not end within "
                 f"{deadline.seconds:.0f} s."
             )
         deadline.pause(_POLL)
+
+
+@in_turn
+def _directories(domain: libvirt.virDomain) -> set[str] | None:
+    """Return where the backup that runs writes to; None while libvirt does not tell.
+
+    It has a job before it says what that does: whose it is must not be guessed then.
+    """
+    try:
+        text = domain.backupGetXMLDesc()
+    except libvirt.libvirtError as problem:
+        if failures.code(problem) in _UNTOLD:
+            return None
+        doing = f"ask where the backup of machine '{domain.name()}' is written to"
+        raise failures.translate(problem, doing) from None
+    root = ET.fromstring(text)  # noqa: S314  (libvirt's own output; its parser refuses entities)
+    targets = (each.get("file") for each in root.iterfind("disks/disk/target"))
+    return {os.path.dirname(file) for file in targets if file}
 
 
 @in_turn

@@ -224,6 +224,8 @@ def _make(subject: _Subject, decision: Decision, worker: Worker) -> Backup:
     draft = shelves.Place(files.temporary(final))
     checkpoint = f"{_ours(shelf)}{name}-{secrets.token_hex(2)}" if subject.active else ""
     _require_room(subject, decision)
+    if subject.active:
+        jobs.require_none(domains.get(site.connection, subject.name))
     place = site.layout.machine(subject.name)
     records.begin(
         place,

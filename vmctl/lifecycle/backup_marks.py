@@ -33,14 +33,15 @@ def undo(site: Site, name: str, machine: Machine) -> None:
     place = site.layout.machine(name)
     intent = records.intent(place)
     finished = pathlib.Path(str(intent.get("final", ""))).is_dir()
+    draft = str(intent.get("draft", ""))
     domain = domains.find(site.connection, name)
     if domain is not None:
-        jobs.abort(domain, Deadline.after(_SECONDS))
+        jobs.abort(domain, draft, Deadline.after(_SECONDS))
         if not finished and intent.get("checkpoint"):
             forget(site, machine, {str(intent["checkpoint"])})
         if intent.get("thaw") and domains.state(domain)[0] is State.RUNNING:
             monitor.thaw(domain)
-    shutil.rmtree(str(intent.get("draft", "")), ignore_errors=True)
+    shutil.rmtree(draft, ignore_errors=True)
     records.finish(place)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
 
+from vmctl import errors
 from vmctl.images import copies
 from vmctl.lifecycle import backup as making
 from vmctl.lifecycle import backup_verify, schedule
@@ -16,12 +17,21 @@ from vmctl.store.backups import Backup, Copy, Kind, Shelf
 from vmctl.store.layout import Layout
 
 
+def meant(name: str, backup: str, to: pathlib.Path | None) -> str:
+    """Return the name of the backup of a machine that a word means, `latest` for one.
+
+    Raises NotFoundError, RefusedError for one that cannot be read.
+    """
+    shelf = shelves.shelf(Layout.default(), to, name)
+    return shelves.read(shelf, shelves.resolved(shelf, backup)).name
+
+
 def delete(name: str, backup: str, to: pathlib.Path | None) -> Iterator[Event]:
-    """Delete one backup of a machine; every other one stays what it is."""
+    """Delete one backup of a machine, by its own name; every other one stays what it is."""
     layout = Layout.default()
     shelf = shelves.shelf(layout, to, name)
-    shelves.read(shelf, shelves.resolved(shelf, backup))
-    yield from _removed(layout, shelf, lambda: [shelves.resolved(shelf, backup)])
+    # A word would mean another one once somebody has made or deleted one meanwhile.
+    yield from _removed(layout, shelf, lambda: [shelves.read(shelf, backup).name])
 
 
 def prune(name: str, keep: int, to: pathlib.Path | None) -> Iterator[Event]:
@@ -43,6 +53,7 @@ def _removed(layout: Layout, shelf: Shelf, chosen: Callable[[], list[str]]) -> I
 
 
 def _remove(shelf: Shelf, name: str, worker: Worker) -> None:
+    _require_known(shelf, name)
     for child in shelves.children(shelf, name):
         gone = shelves.read(shelf, name)
         backup_verify.verify(shelf, gone, worker)
@@ -52,6 +63,26 @@ def _remove(shelf: Shelf, name: str, worker: Worker) -> None:
             _lift(shelf, child, gone, told)
     with worker.step(f"delete {name}"):
         shelves.remove(shelf, name)
+
+
+def _require_known(shelf: Shelf, name: str) -> None:
+    """Raise RefusedError for what is no backup, and where a newer one may need this one unseen."""
+    place = shelf.place(name)
+    if not place.manifest.is_file():
+        raise errors.RefusedError(
+            f"'{place.directory}' does not say that it is a backup: it has no "
+            f"'{place.manifest.name}'.",
+            hint=f"If nobody needs it: rm -r '{place.directory}'",
+        )
+    told = {backup.name for backup in shelves.readable(shelf)}
+    untold = next((each for each in shelf.names if each > name and each not in told), None)
+    if untold is not None:
+        other = shelf.place(untold)
+        raise errors.RefusedError(
+            f"Backup '{untold}' of machine '{shelf.machine}' may need '{name}': its file "
+            f"'{other.manifest}' cannot be read.",
+            hint=f"Put that file right; or, if nobody needs it: rm -r '{other.directory}'",
+        )
 
 
 def _telling(progress: Callable[..., None]) -> copies.Told:

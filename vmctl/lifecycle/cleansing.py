@@ -48,10 +48,14 @@ _MEMORY = 192 << 20
 _NONE = 3
 """What the script ends with where it found no system."""
 
+_HIDDEN = 4
+"""What it ends with where a system keeps things on a file system that cannot be mounted."""
+
 _SCRIPT = r"""
-# $1: the name of the new machine; $2: the key that let vmctl into the old one. In ash of busybox.
+# $1: the name of the new machine; $2: the key that let vmctl into the old one; $3: "all" where all
+# disks of the old one were copied. In ash of busybox.
 # What is secret is overwritten before it is removed: free blocks can still be read from the disk.
-name=$1 key=$2 r=/run/copy found=3
+name=$1 key=$2 copied=$3 r=/run/copy found=3
 mkdir -p "$r"
 # The agent is there before the disks are, and disks without partitions are mounted by the boot.
 while ps | grep -q '[/]etc/boot/start'; do usleep 50000; done
@@ -101,18 +105,140 @@ lock_out() {
     done
 }
 
+# Tells whether what is cleaned can lie on what the system mounts at $1.
+matters() {
+    local place
+    for place in boot/efi/loader etc/ssh etc/dropbear etc/udev/rules.d etc/systemd/network \
+        etc/netplan etc/network/interfaces.d etc/NetworkManager/system-connections var/log \
+        var/lib/cloud var/lib/dbus var/lib/dhclient var/lib/dhcp var/lib/dhcpcd \
+        var/lib/NetworkManager var/lib/systemd/credential.secret var/lib/urandom; do
+        case /$place/ in "$1"/*) return 0 ;; esac
+    done
+    if [ "$key" ] && [ -f "$r/etc/passwd" ]; then
+        cut -d: -f6 "$r/etc/passwd" > /run/homes
+        while read -r place; do
+            case $place/.ssh/ in "$1"/*) return 0 ;; esac
+        done < /run/homes
+    fi
+    return 1
+}
+
+# Names the partition with the identity $1, by the tables of the disks (GPT, else MBR).
+partition() {
+    local path number disk identity
+    for path in /sys/class/block/vd*/partition; do
+        if [ ! -e "$path" ]; then continue; fi
+        read -r number < "$path"
+        path=${path%/partition}
+        disk=/dev/${path##*/}
+        disk=${disk%"$number"}
+        if [ "$(dd if="$disk" bs=8 skip=64 count=1 2> /dev/null)" = "EFI PART" ]; then
+            identity=$(dd if="$disk" bs=16 skip=$((57 + 8 * number)) count=1 2> /dev/null |
+                hexdump -e '1/4 "%08x-" 2/2 "%04x-" 2/1 "%02x" "-" 6/1 "%02x"')
+        else
+            identity=$(dd if="$disk" bs=4 skip=110 count=1 2> /dev/null | hexdump -e '1/4 "%08x"')
+            identity=$identity-$(printf %02x "$number")
+        fi
+        if [ "$identity" = "$1" ]; then echo "/dev/${path##*/}"; fi
+    done
+}
+
+# Names the device that fstab calls $1; here all disks are virtio's. Says nothing for one that is
+# not there, and "hidden" for one that may be: in a volume, in an array, or encrypted.
+device_of() {
+    local device
+    case $1 in
+        UUID=* | LABEL=*) findfs "$1" 2> /dev/null ;;
+        PARTUUID=*) partition "$(echo "${1#*=}" | tr A-F a-f)" ;;
+        /dev/disk/by-uuid/*) findfs "UUID=${1##*/}" 2> /dev/null ;;
+        /dev/disk/by-label/*) findfs "LABEL=${1##*/}" 2> /dev/null ;;
+        /dev/disk/by-partuuid/*) device_of "PARTUUID=${1##*/}" ;;
+        /dev/[hsv]d[a-z]*)
+            device=/dev/vd${1#/dev/?d}
+            if [ -b "$device" ]; then echo "$device"; fi
+            ;;
+        *) echo hidden ;;
+    esac
+}
+
+# Mounts what fstab calls $1 at $2, with the options $3. Fails where it cannot be mounted, and what
+# is cleaned can lie on it.
+join() {
+    local device kind
+    # Through a link it would be mounted elsewhere.
+    if [ "$(readlink -f "$r$2")" != "$r$2" ]; then
+        device=hidden
+    elif is_bind "$3"; then
+        if mount -o bind "$r$1" "$r$2" 2> /dev/null; then return 0; fi
+        device=''
+        if [ -d "$r$1" ]; then device=hidden; fi
+    else
+        device=$(device_of "$1" | head -n 1)
+    fi
+    if [ ! "$device" ] && [ "$copied" != all ]; then return 0; fi
+    if [ -b "$device" ]; then
+        for kind in ext4 vfat; do
+            if mount -t "$kind" -o noatime "$device" "$r$2" 2> /dev/null; then return 0; fi
+        done
+    fi
+    ! matters "$2"
+}
+
+is_bind() {
+    case ,$1, in *,bind,* | *,rbind,*) return 0 ;; esac
+    return 1
+}
+
+# Mounts below the system what its fstab names. Fails where something is to be cleaned that cannot
+# be reached. What lies in memory, on other machines or on a CD is nothing of the copy.
+join_all() {
+    local place what kind options
+    if [ -L "$r/etc/fstab" ]; then
+        echo "/etc/fstab is a link" >&2
+        return 1
+    fi
+    if [ ! -f "$r/etc/fstab" ]; then return 0; fi
+    # What is mounted on something comes after it; what shows a part of another last of all.
+    tr -d '"\r' < "$r/etc/fstab" | awk '$1 !~ /^#/ && NF > 2 {
+        print (("," $4 ",") ~ /,r?bind,/), $2, $1, $3, $4 }' | sort > /run/fstab
+    while read -r _ place what kind options; do
+        case $kind in
+            swap | proc | sysfs | tmpfs | ramfs | devtmpfs | devpts | cgroup*) continue ;;
+            rpc_pipefs | binfmt_misc | securityfs | debugfs | tracefs) continue ;;
+            hugetlbfs | mqueue | configfs | efivarfs) continue ;;
+            nfs* | cifs | smb* | 9p | virtiofs | fuse.sshfs | iso9660 | udf) continue ;;
+        esac
+        while [ "$place" != "${place%/}" ]; do place=${place%/}; done
+        case $place in /*) ;; *) continue ;; esac
+        if ! join "$what" "$place" "$options"; then
+            echo "'$what', which the system has at '$place', cannot be read" >&2
+            return 1
+        fi
+    done < /run/fstab
+}
+
+# Unmounts all that is mounted at $1 and below it, what came last first.
+leave() {
+    local place
+    awk '{ print $2 }' /proc/mounts | grep -E "^$1(/|\$)" | tac > /run/mounts
+    while read -r place; do
+        fstrim "$place" > /dev/null 2>&1
+        umount "$place" || return 1
+    done < /run/mounts
+}
+
 for path in /sys/class/block/sd* /sys/class/block/vd*; do
     device=/dev/${path##*/}
     for kind in ext4 vfat; do
         if mount -t "$kind" -o noatime "$device" "$r" 2> /dev/null; then
             destroy "$r/loader/random-seed"
             if [ -d "$r/etc" ]; then
+                join_all || exit 4
                 clean || exit 1
                 found=0
             fi
             sync
-            fstrim "$r" > /dev/null 2>&1
-            umount "$r" || exit 1
+            leave "$r" || exit 1
             break
         fi
     done
@@ -127,12 +253,14 @@ def needed(machine: Machine) -> bool:
     return any(disk.name == SYSTEM_DISK for disk in machine.disks)
 
 
-def cleanse(site: Site, machine: Machine, source: MachineFiles, worker: Worker) -> None:
+def cleanse(
+    site: Site, machine: Machine, source: MachineFiles, worker: Worker, *, whole: bool = True
+) -> None:
     """Have the copied disks of `machine` hold nothing of its source's; nobody uses them yet.
 
-    `source` are the files of the machine that they were copied from. Raises UsageError where no
-    system is found that could be cleaned, HostError (no room, no image), HypervisorError,
-    WaitTimeoutError, GuestError.
+    `source` are the files of the machine that they were copied from; `whole` says that all of its
+    disks were. Raises UsageError where no system is found that could be cleaned, or not all of
+    one, HostError (no room, no image), HypervisorError, WaitTimeoutError, GuestError.
     """
     image = _image(site, worker)
     with worker.step("take out keys and ids", patient=True):
@@ -140,7 +268,8 @@ def cleanse(site: Site, machine: Machine, source: MachineFiles, worker: Worker) 
         log = files.temporary(place.console_log)
         try:
             with _guest(site, _washer(machine, image, log)) as name:
-                status = _run(site, name, (machine.hostname, _key(source)), machine, worker)
+                words = (machine.hostname, _key(source), "all" if whole else "part")
+                status = _run(site, name, words, machine, worker)
         finally:
             log.unlink(missing_ok=True)
     if status == _NONE and _is_container(site, machine):
@@ -149,6 +278,12 @@ def cleanse(site: Site, machine: Machine, source: MachineFiles, worker: Worker) 
         raise errors.UsageError(
             f"On the disks of machine '{source.directory.name}' there is no system that vmctl can "
             "read (ext4): its keys and ids would be those of the copy.",
+            hint=f"Copy it as it is, and change them inside: {KEEP}",
+        )
+    if status == _HIDDEN:
+        raise errors.UsageError(
+            f"The system of machine '{source.directory.name}' has file systems that vmctl cannot "
+            "read (ext4, FAT): keys and ids there would be those of the copy.",
             hint=f"Copy it as it is, and change them inside: {KEEP}",
         )
     if status:

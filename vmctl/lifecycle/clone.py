@@ -325,7 +325,8 @@ def _commit(site: Site, machine: Machine, request: Request, worker: Worker) -> N
         if not request.keep_identity:
             taking.give_to_qemu(draft, machine)
             copy = dataclasses.replace(machine, disks=(flat,), hostname=_NOBODY)
-            cleansing.cleanse(site, copy, place, worker)
+            whole = len(machine.disks) == 1
+            cleansing.cleanse(site, copy, place, worker, whole=whole)
             with worker.step("pack disk", patient=True):
                 _copy(flat, flat, [])
         with worker.step("image", patient=True) as progress:

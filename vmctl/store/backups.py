@@ -6,12 +6,14 @@ beside it and is named in the headers of its images by a relative path.
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import enum
 import os
 import pathlib
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,12 +25,18 @@ from vmctl.store.layout import Layout
 NAME = re.compile(r"[0-9]{8}-[0-9]{6}(-[0-9]{1,3})?")
 """The grammar of a backup's name: the moment that it is of (UTC)."""
 
+_STEM = "%Y%m%d-%H%M%S"
+_MOST = 999
+
 LATEST = "latest"
 FORMAT = 1
 """Version of the manifest."""
 
 LONGEST = 16
 """Backups in a chain, the full one included: the next one is a full one."""
+
+_DRAFT = re.compile(rf"\.tmp-{NAME.pattern}-[0-9a-f]{{8}}")
+"""What `files.temporary` makes of a backup's name."""
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")
 _MANIFEST = "backup.json"
@@ -166,14 +174,20 @@ def machines(layout: Layout, to: pathlib.Path | None) -> list[str]:
 
 def new_name(shelf: Shelf, now: float) -> str:
     """Return an unused name for a backup of this moment, which comes after all others."""
-    stem = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    stem = _stem(now)
     there = shelf.names
     newest = there[-1] if there else ""
     if stem > newest and not newest.startswith(stem):
         return stem
     # Within the same second, or after the clock was set back.
     stem, number = newest[:15], int(newest[16:] or 1)
+    if number == _MOST:
+        return _stem(calendar.timegm(time.strptime(stem, _STEM)) + 1)
     return f"{stem}-{number + 1:03d}"
+
+
+def _stem(moment: float) -> str:
+    return time.strftime(_STEM, time.gmtime(moment))
 
 
 def read(shelf: Shelf, name: str) -> Backup:
@@ -263,16 +277,31 @@ def write(place: Place, backup: Backup) -> None:
 
 
 def clear(shelf: Shelf) -> None:
-    """Put right what killed commands left; the caller holds the lock of the machine's backups."""
+    """Put right what killed commands left; the caller holds the lock of the machine's backups.
+
+    In a person's own directory other things may lie beside the backups: what is not certainly one
+    of ours stays.
+    """
     for draft in files.temporaries(shelf.directory):
-        shutil.rmtree(draft, ignore_errors=True)
+        if _DRAFT.fullmatch(draft.name) and _own_directory(draft):
+            shutil.rmtree(draft, ignore_errors=True)
     for name in shelf.names:
         place = shelf.place(name)
+        if not place.manifest.is_file():
+            continue
         if place.lifted.exists():
             finish_lift(place)
         files.clear_temporaries(place.directory)
         for entry in sorted(place.directory.glob(f"{_LIFTED}*")):
             files.remove(entry)
+
+
+def _own_directory(path: pathlib.Path) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def lift(place: Place, backup: Backup) -> None:
