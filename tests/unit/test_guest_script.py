@@ -116,6 +116,21 @@ def test_a_script_ends_at_its_first_failure(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.allow_process
+@pytest.mark.parametrize("shell", SHELLS)
+def test_it_lies_where_it_is_to_lie(shell: str, tmp_path: pathlib.Path) -> None:
+    elsewhere = tmp_path / "it's memory"
+    elsewhere.mkdir()
+    content = b'ls "$HOME"/*; echo "[${TMPDIR#"$HOME"}]"\n'
+    task = script.Script(content=content, place=str(elsewhere), env={"TMPDIR": str(tmp_path)})
+    with begun(shell, task, tmp_path) as process:
+        assert process.wait(20) == 0
+        assert process.stdout is not None
+        assert process.stdout.read().decode().startswith("vmctl-step.")
+    assert list(tmp_path.iterdir()) == [elsewhere]
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.allow_process
 def test_other_interpreters_and_bytes_arrive_as_they_are(tmp_path: pathlib.Path) -> None:
     content = b"#!/usr/bin/env python3\nimport sys\nprint(repr('\xc3\xa9'), sys.argv[1:])\n"
     with begun("sh", script.Script(content=content), tmp_path) as process:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
+from types import SimpleNamespace
 
 import pytest
 
 from vmctl import errors
+from vmctl.guest.remote import Streams
+from vmctl.machine.state import State
 from vmctl.runner.ci import executor, keeper
 from vmctl.runner.ci.executor import Order
 from vmctl.runner.ci.offer import Choice, Sizes
-from vmctl.store import home
+from vmctl.runner.job import Guard, Job, Outcome
+from vmctl.store import home, locks
 from vmctl.store.layout import Layout
 
 
@@ -95,3 +100,86 @@ def test_a_machine_that_nobody_keeps_is_nobodys(tmp_path: pathlib.Path) -> None:
         found = keeper.access(place)
         assert found is not None
         assert found.port == 2
+
+
+def test_one_call_at_a_time_has_a_key(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor._allot(order("a"), layout, {"project": "gitlab"})
+    monkeypatch.setattr(executor, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(executor, "_down", lambda *_: iter(()))
+    path = layout.lock("executors", "a")
+    with (
+        locks.hold(path, None, "It"),
+        pytest.raises(errors.ConflictError, match="The machine of 'a' is being worked on"),
+    ):
+        executor.done(executor.remove("a", "gitlab", layout))
+    assert executor.machine("a", layout)
+    executor.done(executor.remove("a", "gitlab", layout))
+    assert executor.tags(layout, "gitlab") == {}
+    # Keys do not come again, and their locks do not pile up.
+    assert not path.exists()
+
+
+def test_a_lock_whose_file_has_gone_is_nobodys(layout: Layout) -> None:
+    path = layout.lock("executors", "a")
+    with executor._alone("a", layout):
+        assert executor._is_ours(path)
+        path.unlink()
+        assert not executor._is_ours(path)
+        path.write_text("1\n")
+        assert not executor._is_ours(path)
+
+
+def test_a_failed_claim_leaves_what_a_later_call_wrote(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "job.json"
+    later = {"nonce": "another"}
+
+    def detach(*_: object) -> None:
+        place.write_text(json.dumps(later))
+        raise errors.VmctlError("it ended")
+
+    monkeypatch.setattr(keeper.background, "detach", detach)
+    with pytest.raises(errors.VmctlError, match="it ended"):
+        keeper.take("p", place, {})
+    assert json.loads(place.read_text()) == later
+
+
+def test_a_panic_in_a_machine_of_a_pool_ends_the_job(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = layout.machine("p-1").console_log
+    log.parent.mkdir(parents=True)
+    log.write_text("Kernel panic - not syncing: of an earlier job\n")
+    way = {
+        "name": "p-1", "host": "127.0.0.1", "port": 2, "user": "root", "key": "k",
+        "known_hosts": "h", "alias": "a",
+    }  # fmt: skip
+    ready = {"machine": "p-1", "access": way, "generation": "g", "key": ""}
+    place = executor.place(layout, "a")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    told = {"machine": "p-1", "pool_name": "p", "way": ready, "console": log.stat().st_size}
+    place.write_text(json.dumps(told))
+    pulled: list[object] = []
+    domains = SimpleNamespace(
+        get=lambda *_: "d", state=lambda _: (State.RUNNING, ""), force_off=pulled.append
+    )
+    monkeypatch.setattr(executor, "domains", domains)
+    monkeypatch.setattr(
+        executor.connections, "opened", lambda *_: contextlib.nullcontext("connection")
+    )
+
+    def carry_out(_access: object, _job: object, _streams: object, *, guard: Guard) -> Outcome:
+        assert guard.trouble() is None
+        with log.open("a") as stream:
+            stream.write("Kernel panic - not syncing: now\n")
+        problem = guard.trouble()
+        guard.end()
+        return Outcome(status=125, problem=problem)
+
+    monkeypatch.setattr(executor, "carry_out", carry_out)
+    streams = Streams(stdin=None, stdout=lambda _: None, stderr=lambda _: None)
+    with keeper._alive(place), pytest.raises(errors.GuestError, match=r"panicked .*now"):
+        executor.run("a", Job(argv=("x",)), streams, layout, None)
+    # Its pool looks after it.
+    assert pulled == []

@@ -65,6 +65,8 @@ def test_commands_of_the_second_version_need_little() -> None:
         (b'{"name": "a", "arch": "arm64"}', "wants arch 'arm64'"),
         (b'{"name": "a", "extra_specs": [1]}', "extra specs are not a JSON object"),
         (b'{"name": "a", "extra_specs": {"pre_install_scripts": {"x": "%"}}}', "not base64"),
+        (b'{"name": "a", "extra_specs": {"pre_install_scripts": ["%"]}}', "is not a JSON object"),
+        (b'{"name": "a", "ca-cert-bundle": "%"}', "'ca-cert-bundle' of the bootstrap is not"),
     ],
 )
 def test_what_is_no_bootstrap(text: bytes, words: str) -> None:
@@ -74,7 +76,7 @@ def test_what_is_no_bootstrap(text: bytes, words: str) -> None:
 
 def test_what_is_absent_or_null_is_empty() -> None:
     found = bootstrap(**{"tools": None, "extra_specs": None, "ca-cert-bundle": None})
-    assert (found.flavor, found.ca, dict(found.scripts)) == ("", "", {})
+    assert (found.flavor, found.ca, dict(found.scripts)) == ("", b"", {})
     assert found.values["GARM_TOOLS_URL"] == ""
     assert found.values["GARM_JIT"] == ""
 

@@ -6,6 +6,7 @@ import pytest
 
 from vmctl import errors
 from vmctl.guest import remote, ssh
+from vmctl.guest.landing import Summary
 from vmctl.guest.remote import Streams
 from vmctl.guest.ssh import Access
 from vmctl.runner import job
@@ -124,6 +125,62 @@ def test_a_missing_file_counts_only_after_success(
     outcome = job.carry_out(ACCESS, wanted, QUIET)
     assert outcome.status == ends
     assert len(outcome.remarks) == 2
+
+
+@pytest.mark.parametrize("limit", ["STALL_SECONDS", "COPY_SECONDS"])
+def test_a_copy_that_gets_nowhere_is_ended(
+    monkeypatch: pytest.MonkeyPatch, connections: list[str], limit: str
+) -> None:
+    having(monkeypatch, 0)
+    monkeypatch.setattr(job, limit, 0.2)
+    guard = Guard(None)
+
+    def stalls(way: job.copy.Way, source: str, _target: pathlib.Path) -> Summary:
+        if source == "/quick":
+            return Summary()
+        while not way.stop.asked:
+            if limit == "COPY_SECONDS":
+                way.told(1, 0)
+        raise errors.VmctlError("the connection ended")
+
+    monkeypatch.setattr(job.copy, "from_guest", stalls)
+    wanted = Job(argv=("x",), copies_out=(Copy("/a", "/tmp"), Copy("/quick", "/tmp")))
+    outcome = job.carry_out(ACCESS, wanted, QUIET, guard=guard)
+    assert isinstance(outcome.problem, errors.WaitTimeoutError)
+    assert (outcome.status, len(outcome.remarks)) == (125, 1)
+    assert "'/a' was not copied out" in outcome.remarks[0]
+    # The machine goes on, and so do the other copies.
+    assert (guard.ended, connections) == (0, [])
+
+
+def test_a_copy_into_the_guest_ends_too(
+    monkeypatch: pytest.MonkeyPatch, connections: list[str]
+) -> None:
+    monkeypatch.setattr(job, "STALL_SECONDS", 0.2)
+
+    def stalls(way: job.copy.Way, *_: object) -> None:
+        while not way.stop.asked:
+            pass
+        raise errors.VmctlError("the connection ended")
+
+    monkeypatch.setattr(job.copy, "to_guest", stalls)
+    wanted = Job(argv=("x",), copies_in=(Copy("/a", "/tmp"),))
+    outcome = job.carry_out(ACCESS, wanted, QUIET)
+    assert outcome.status == 125
+    assert outcome.problem is not None
+    assert "Nothing was copied for 0.2 s" in outcome.problem.message
+
+
+def test_trouble_ends_a_copy(monkeypatch: pytest.MonkeyPatch, connections: list[str]) -> None:
+    def goes_on(way: job.copy.Way, *_: object) -> None:
+        while not way.stop.asked:
+            way.told(1, 0)
+        raise errors.VmctlError("the connection ended")
+
+    monkeypatch.setattr(job.copy, "to_guest", goes_on)
+    wanted = Job(argv=("x",), copies_in=(Copy("/a", "/tmp"),))
+    outcome = job.carry_out(ACCESS, wanted, QUIET, guard=Guard(PANIC))
+    assert (outcome.status, outcome.problem) == (125, PANIC)
 
 
 def test_variables_are_not_shown() -> None:

@@ -149,8 +149,19 @@ def test_slots_that_go(claimed: bool) -> None:
         ledger.leave(2, 5.0)
     begun = ledger.begin(6.0)
     assert begun is not None and begun.number == 2 and begun.unwanted
-    ledger.removed(2)
+    ledger.removed(2, 7.0)
     assert list(ledger.slots) == [1]
+
+
+def test_one_that_is_wanted_again_while_it_goes_comes_back() -> None:
+    ledger = filled(2)
+    ledger.resize(1, 4.0)
+    begun = ledger.begin(4.0)
+    assert begun is not None and begun.number == 2
+    ledger.resize(2, 5.0)
+    ledger.removed(2, 6.0)
+    again = ledger.begin(6.0)
+    assert again is not None and (again.number, again.unwanted, again.adopt) == (2, False, False)
 
 
 def test_one_that_was_under_way_goes_afterwards() -> None:

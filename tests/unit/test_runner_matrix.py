@@ -25,7 +25,14 @@ def test_every_value_meets_every_other_one_in_order() -> None:
 
 def test_a_value_makes_no_path() -> None:
     (only,) = matrix.combinations(["A=../../etc passwd"])
-    assert only.file_name == "A=.._.._etc_passwd"
+    assert only.file_name.startswith("A=.._.._etc_passwd-")
+    assert "/" not in only.file_name
+
+
+def test_no_two_combinations_have_one_name() -> None:
+    found = matrix.combinations(["A=x/y,x_y,x y,<,>"])
+    assert len({each.file_name for each in found}) == len(found)
+    assert found[1].file_name == "A=x_y"
 
 
 @pytest.mark.parametrize(

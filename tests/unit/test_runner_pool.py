@@ -6,9 +6,11 @@ import base64
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -18,10 +20,12 @@ from vmctl.deadline import Deadline
 from vmctl.hypervisor.connection import Versions
 from vmctl.images import elf
 from vmctl.machine.model import Machine
+from vmctl.runner import background
 from vmctl.runner.pooling import (
     fresh,
     lease,
     pool,
+    pool_client,
     pool_metrics,
     pools,
     protocol,
@@ -31,6 +35,7 @@ from vmctl.runner.pooling import (
 )
 from vmctl.runner.pooling.pool import Pool
 from vmctl.spec.model import MachineSpec, ProvisionSpec
+from vmctl.store import locks
 from vmctl.store.layout import Layout
 
 SOON = Deadline.after(0.02)
@@ -49,8 +54,23 @@ def test_a_lease_is_held_until_the_end(file: pathlib.Path) -> None:
         assert not lease.clear(file)
         assert lease.granted(file)
     assert lease.clear(file)
-    assert not lease.granted(file)
     assert os.stat(file).st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("end", [lease.clear, lease.revoke])
+def test_what_a_job_has_seen_is_not_fresh(file: pathlib.Path, end: Callable[..., object]) -> None:
+    """Not before it was reset: the next supervisor would hand it out as it is."""
+    lease.grant(file, "")
+    end(file)
+    assert not lease.granted(file)
+    lease.grant(file, "abc")
+    end(file)
+    end(file)
+    assert lease.granted(file)
+    with pytest.raises(lease.LostError), lease.held(file, "abc", SOON):
+        pytest.fail("it is over")
+    lease.grant(file, "")
+    assert not lease.granted(file)
 
 
 def test_a_lease_that_was_taken_back_is_lost(file: pathlib.Path) -> None:
@@ -64,8 +84,6 @@ def test_a_lease_that_was_taken_back_is_lost(file: pathlib.Path) -> None:
     lease.grant(file, "def")
     with pytest.raises(lease.LostError), lease.held(file, "abc", SOON):
         pytest.fail("it is another's")
-    lease.revoke(file)
-    assert not lease.granted(file)
 
 
 def test_a_lease_waits_for_a_look(file: pathlib.Path) -> None:
@@ -132,9 +150,18 @@ def test_damaged_pools_are_none(layout: Layout) -> None:
     assert list(pool.every(layout)) == []
     place = layout.pool("ci")
     place.directory.mkdir(parents=True)
-    for text in ("", "[]", '{"name": "ci"}'):
+    other = json.dumps(dataclasses.asdict(a_pool(name="other")))
+    for text in ("", "[]", '{"name": "ci"}', other):
         place.record.write_text(text)
         assert list(pool.every(layout)) == []
+
+
+def test_no_pool_has_the_lock_of_another(layout: Layout) -> None:
+    kinds = ("files-ci", "s-ci", "ci")
+    with contextlib.ExitStack() as stack:
+        for name in kinds:
+            stack.enter_context(locks.hold(layout.lock("pool", name), None, name))
+        pool.create(layout, a_pool(), None)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a.b", "a/b", "../x", "x" * 41])
@@ -146,8 +173,8 @@ def test_names_that_are_refused(layout: Layout, name: str) -> None:
 def test_a_pool_that_nobody_supervises(layout: Layout) -> None:
     pool.create(layout, a_pool(), None)
     assert [slot["state"] for slot in pools.status(layout, "ci")["slots"]] == ["unsupervised"] * 2
-    pools.scale(layout, "ci", 5)
-    assert pool.read(layout, "ci").slots == 5
+    pools.scale(layout, "ci", 0)
+    assert pool.read(layout, "ci").slots == 0
     pools.drain(layout, "ci", SOON, resume=False)
     assert pool.read(layout, "ci").drained
     pools.drain(layout, "ci", SOON, resume=True)
@@ -156,6 +183,29 @@ def test_a_pool_that_nobody_supervises(layout: Layout) -> None:
     assert 'vmctl_pool_supervised{pool="ci"} 0.0' in text
     pools.delete(layout, "ci", SOON, force=False)
     assert list(pool.every(layout)) == []
+
+
+def test_a_panic_is_seen_although_the_log_was_rotated(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "console.log"
+    log.write_text("Kernel panic - not syncing: of another job\n" + "x" * 500)
+    console = pool_client.Console(log)
+    assert console.begin == log.stat().st_size
+    assert not console.panic() and not console.tail().strip("x")
+    with log.open("a") as stream:
+        stream.write("\nlast words\nKernel panic - not ")
+    assert not console.panic()
+    assert "last words" in console.tail() and "another job" not in console.tail()
+    log.rename(tmp_path / "console.log.0")
+    log.write_text("syncing: Attempted to kill init!\nend\n")
+    assert console.panic() == "Kernel panic - not syncing: Attempted to kill init!"
+    assert console.panic(), "it is not forgotten"
+    assert console.tail().endswith("end")
+
+
+def test_what_a_background_process_gets_of_the_environment() -> None:
+    kept = ["PATH", "HOME", "VMCTL_HOME", "LIBVIRT_DEFAULT_URI", "XDG_RUNTIME_DIR", "https_proxy"]
+    secret = ["TOKEN", "CUSTOM_ENV_CI_JOB_TOKEN", "HOMEPAGE", "MY_PATH"]
+    assert background.bare([*kept, *secret]) == ["env", *(f"--unset={name}" for name in secret)]
 
 
 IDENTITY = fresh.Identity(hostname="it's", machine_id="0" * 32, seed=b"\0'\xff", now=1700000000)

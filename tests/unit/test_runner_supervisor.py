@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import itertools
 import pathlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,7 +43,9 @@ class Machines:
     def renew(self, number: int) -> Ready:
         if Machines.broken:
             raise errors.HostError(Machines.broken, hint="Mend it.")
-        lease.grant(self._place.lease(number), "")
+        place = self._place.lease(number)
+        if not place.exists():
+            lease.grant(place, "")
         Machines.made.append(number)
         path = pathlib.Path("/nowhere")
         access = Access(name="x", host="x", port=1, user="x", key=path, known_hosts=path, alias="x")
@@ -80,7 +85,8 @@ def supervised(layout: Layout, slots: int = 2) -> Iterator[threading.Thread]:
         assert begun.wait(60)
         yield thread
     finally:
-        if thread.is_alive():
+        # It may just be ending by itself.
+        with contextlib.suppress(errors.ConflictError):
             pool_client.ask(layout, "ci", LONG, ask="delete", force=True)
         thread.join()
         assert not layout.pool("ci").directory.exists()
@@ -212,6 +218,165 @@ def test_who_waits_for_nothing_is_told(layout: Layout) -> None:
         ):
             pytest.fail("there is no machine")
         assert told.value.hint == "Mend it."
+
+
+@pytest.mark.parametrize("how", ["broken", "drained", "none"])
+def test_who_waits_already_is_told(layout: Layout, how: str) -> None:
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            with pool_client.claimed("ci", LONG):
+                pytest.fail("there is no machine")
+        except errors.VmctlError as problem:
+            said.append(problem.message)
+
+    with supervised(layout, slots=1):
+        asker = threading.Thread(target=ask)
+        with pool_client.claimed("ci", LONG):
+            asker.start()
+            until(lambda: waiting(layout) == 1)
+            if how == "broken":
+                Machines.broken = "There is no room."
+            elif how == "none":
+                pool_client.ask(layout, "ci", LONG, ask="scale", slots=0)
+            else:
+                with pytest.raises(errors.WaitTimeoutError):
+                    pool_client.ask(layout, "ci", Deadline.after(0.05), ask="drain", drained=True)
+        asker.join(60)
+        assert not asker.is_alive()
+    words = {"broken": "There is no room.", "drained": "is drained", "none": "has no slots"}
+    assert len(said) == 1 and words[how] in said[0]
+
+
+def test_a_slot_that_goes_and_comes_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    going, go_on = threading.Event(), threading.Event()
+    remove = Machines.remove
+
+    def slowly(self: Machines, number: int) -> None:
+        going.set()
+        go_on.wait(60)
+        remove(self, number)
+
+    monkeypatch.setattr(Machines, "remove", slowly)
+    monkeypatch.setattr(supervisor.template, "of", lambda *_: pytest.fail("it is not to grow"))
+    with supervised(layout, slots=2):
+        until(lambda: states(layout) == ["ready", "ready"])
+        pool_client.ask(layout, "ci", LONG, ask="scale", slots=1)
+        assert going.wait(60)
+        pool_client.ask(layout, "ci", LONG, ask="scale", slots=2)
+        go_on.set()
+        until(lambda: Machines.removed == [2] and states(layout) == ["ready", "ready"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 200_000,
+        b'{"ask":"scale","slots":Infinity}',
+        b'{"ask":"scale","slots":"x"}',
+        b'{"ask":"scale"}',
+        b"nonsense",
+    ],
+)
+def test_nonsense_harms_nobody(layout: Layout, line: bytes) -> None:
+    with supervised(layout) as thread:
+        with socket.socket(socket.AF_UNIX) as peer:
+            with protocol.short(layout.pool("ci").socket) as address:
+                peer.connect(address)
+            peer.settimeout(60)
+            peer.sendall(line + b"\n")
+            assert peer.recv(100) == b""
+        assert thread.is_alive() and states(layout)
+
+
+def test_a_lease_that_cannot_be_written(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant = lease.grant
+
+    def full(path: pathlib.Path, words: str) -> None:
+        if words:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        grant(path, words)
+
+    with supervised(layout, slots=1):
+        monkeypatch.setattr(lease, "grant", full)
+        with (
+            pytest.raises(errors.HostError, match="No space left"),
+            pool_client.claimed("ci", LONG),
+        ):
+            pytest.fail("it could not be written down")
+        monkeypatch.setattr(lease, "grant", grant)
+        with pool_client.claimed("ci", LONG) as claim:
+            assert claim.machine == "ci-1"
+
+
+def test_a_used_slot_is_not_fresh_before_it_was_reset(layout: Layout) -> None:
+    place = layout.pool("ci").lease(1)
+    with supervised(layout, slots=1):
+        until(lambda: states(layout) == ["ready"])
+        assert not lease.granted(place)
+        with pool_client.claimed("ci", LONG):
+            Machines.broken = "It takes long."
+        until(lambda: states(layout) == ["failed"])
+        assert lease.granted(place)
+        Machines.broken = ""
+        until(lambda: states(layout) == ["ready"])
+        assert not lease.granted(place)
+
+
+def test_others_are_answered_while_it_grows(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the spec takes its time; a number that does not fit changes nothing."""
+    reading, go_on = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def read(_pool: Pool, _number: int) -> None:
+        reading.set()
+        assert go_on.wait(60)
+        raise errors.HostError("There is no room.")
+
+    def grow() -> None:
+        try:
+            pool_client.ask(layout, "ci", LONG, ask="scale", slots=9)
+        except errors.HostError as problem:
+            said.append(problem.message)
+
+    monkeypatch.setattr(supervisor.template, "of", read)
+    with supervised(layout, slots=1):
+        asker = threading.Thread(target=grow)
+        asker.start()
+        assert reading.wait(60)
+        with pool_client.claimed("ci", LONG):
+            go_on.set()
+        asker.join()
+        assert said == ["There is no room."]
+        assert pool.read(layout, "ci").slots == 1
+
+
+def test_what_changed_before_it_had_the_lock_counts(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = supervisor.locks.hold
+
+    @contextlib.contextmanager
+    def changed(path: pathlib.Path, deadline: Deadline | None, what: str) -> Iterator[None]:
+        with hold(path, deadline, what):
+            pool.write(layout, dataclasses.replace(pool.read(layout, "ci"), slots=3))
+            yield
+
+    made = Pool(name="ci", spec="/x.yaml", uri="test:///default", slots=1)
+    pool.create(layout, made, None)
+    monkeypatch.setattr(supervisor.locks, "hold", changed)
+    begun = threading.Event()
+    thread = threading.Thread(target=supervisor.serve, args=(layout, "ci", begun.set))
+    thread.start()
+    assert begun.wait(60)
+    try:
+        assert len(states(layout)) == 3
+    finally:
+        pool_client.ask(layout, "ci", LONG, ask="delete", force=True)
+        thread.join()
 
 
 def test_nobody_supervises(layout: Layout) -> None:

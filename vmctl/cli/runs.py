@@ -18,6 +18,7 @@ from vmctl.cli.own_failure import GuestCommand
 
 if TYPE_CHECKING:
     from vmctl.runner.job import Job
+    from vmctl.runner.matrix import Combination
     from vmctl.runner.run import Request, Runs
     from vmctl.runner.wanted import Wanted
 
@@ -25,6 +26,9 @@ _MODES = ("auto", "full", "hardware", "paravirt", "tcg-virtio")
 
 
 _Function = Callable[..., Any]
+
+_LINES = click.File("r", encoding="utf-8", errors="surrogateescape")
+"""Text whose other bytes are passed on as they are, as those of the command line are."""
 
 
 def _of_the_machine(command: _Function) -> _Function:
@@ -54,7 +58,7 @@ def _of_the_job(command: _Function) -> _Function:
         click.option("-w", "--workdir", default="", metavar="DIR", help="Run it there."),
         click.option(out, multiple=True, metavar="THERE:HERE", help="Copy out, also on failure."),
         click.option("--copy-in", multiple=True, metavar="HERE:THERE", help="Copy in first."),
-        click.option("--env-file", type=click.File("r"), help="Lines of NAME=VALUE to set."),
+        click.option("--env-file", type=_LINES, help="Lines of NAME=VALUE to set."),
         click.option(
             "-e",
             "--env",
@@ -134,7 +138,9 @@ def _request(context: contexts.Context, given: dict[str, Any]) -> Request:
     from vmctl.runner.run import Request
 
     options = {key: given[key] for key in ("mode", "nested", "cpus", "memory", "disk")}
+    combinations = tuple(matrix.combinations(given["matrix"]))
     if given["pool"]:
+        _refuse_keys(combinations[0])
         given = _in_pool(given, options)
     elif given["what"] is None:
         raise click.UsageError("Missing argument 'SPEC|IMAGE'.")
@@ -143,7 +149,7 @@ def _request(context: contexts.Context, given: dict[str, Any]) -> Request:
     return Request(
         wanted=None if given["pool"] else _wanted(given, options),
         job=_job(given),
-        combinations=tuple(matrix.combinations(given["matrix"])),
+        combinations=combinations,
         jobs=given["jobs"],
         keep_on_failure=given["keep_on_failure"],
         serial_log=given["serial_log"],
@@ -174,6 +180,16 @@ def _in_pool(given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
             )
     words = (given["what"], *given["words"]) if given["what"] is not None else ()
     return {**given, "what": "", "words": words}
+
+
+def _refuse_keys(combination: Combination) -> None:
+    """Raise UsageError for a matrix over keys of the spec: a pool's machines are made already."""
+    key = next(iter(combination.options), "")
+    if key:
+        raise click.UsageError(
+            f"--matrix {key}=… and --pool exclude each other: '{key}' is a key of the spec; an "
+            "environment variable is written in upper case."
+        )
 
 
 def _job(given: dict[str, Any]) -> Job:

@@ -184,7 +184,10 @@ class _Plan:
         self._walk(source.resolve(), f"tree/{name}".rstrip("/"))
 
     def _walk(self, path: pathlib.Path, name: str) -> None:
-        found = path.lstat()
+        try:
+            found = path.lstat()
+        except OSError as problem:
+            raise _unreadable(path, problem) from None
         if stat.S_ISREG(found.st_mode):
             self.total += found.st_size
         elif not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
@@ -269,6 +272,7 @@ class _Sender:
         mtime = int(found.st_mtime)
         entry = Entry(name=name, kind=kind, mode=mode, mtime=mtime, target=target)
         self._session.send(archive.header(entry))
+        self._told.add(0)
 
     def _file(self, descriptor: int, name: bytes) -> None:
         found = os.fstat(descriptor)

@@ -46,12 +46,14 @@ Heard = Callable[[bytes], None]
 class Script:
     """What is run: `content` as a file would hold it, by `user`, with `env` added.
 
-    Without a `#!` line it is one for `/bin/sh -e`.
+    Without a `#!` line it is one for `/bin/sh -e`. `place` is the directory of the guest that it
+    lies in while it runs; empty for that of temporary files, which may be on a disk.
     """
 
     content: bytes
     user: str = ROOT
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    place: str = ""
 
 
 def run(
@@ -108,6 +110,8 @@ def _program(script: Script, mark: str) -> bytes:
     words = shlex.join(interpreter(script.content))
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in script.env.items())
     packed = base64.encodebytes(script.content).decode()
+    # For bash, too: it keeps a long text that it is given in a temporary file.
+    chosen = f"TMPDIR={shlex.quote(script.place)}\n" if script.place else ""
     # A function: the shell has read all of it before something else reads the same input.
     text = f"""run() {{
     umask 022
@@ -129,7 +133,7 @@ def _program(script: Script, mark: str) -> bytes:
     exit "$status"
 }}
 umask 077
-file=$(mktemp "${{TMPDIR:-/tmp}}/vmctl-step.XXXXXX") || exit 125
+{chosen}file=$(mktemp "${{TMPDIR:-/tmp}}/vmctl-step.XXXXXX") || exit 125
 trap 'rm -f "$file"' EXIT
 trap 'exit 129' HUP INT TERM
 base64 -d > "$file" <<'{mark}' || exit 125

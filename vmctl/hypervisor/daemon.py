@@ -19,6 +19,10 @@ _SOCKETS = ("libvirt-sock", "virtqemud-sock")
 _RUNTIME = pathlib.Path("/run/libvirt")
 _LOGGER = pathlib.Path("/run/libvirt/virtlogd-sock")
 _KEEPER = pathlib.Path(__file__).with_name("keeper.py")
+_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH")
+_PREFIXES = ("LC_", "XDG_", "LIBVIRT_")
+_DEFAULTS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ENGLISH = {"LC_ALL": "C.UTF-8"}
 _START_SECONDS = 30.0
 _OTHERS_SECONDS = 5.0
 """How long one that is just being started by somebody else may take to listen."""
@@ -59,7 +63,20 @@ def _started(words: list[str], deadline: Deadline) -> process.Completed:
     """Run a program that becomes a daemon, under a keeper of its own."""
     program = process.find(words[0]) or words[0]
     command = [sys.executable, "-I", str(_KEEPER), program, *words[1:]]
-    return process.run(command, deadline, check=False)
+    return process.run(["env", "-i", *_settings(), *command], deadline, check=False)
+
+
+def _settings() -> list[str]:
+    """Return the variables that a daemon gets, as NAME=VALUE.
+
+    It lives for hours, and our own environment may hold the secrets of a job.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _VARIABLES or name.startswith(_PREFIXES)
+    }
+    return [f"{name}={value}" for name, value in {**_DEFAULTS, **kept, **_ENGLISH}.items()]
 
 
 def require_installed() -> None:

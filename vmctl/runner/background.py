@@ -6,14 +6,31 @@ import contextlib
 import io
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from vmctl import errors
 from vmctl.store import files
 
 _BEGUN = b"\0"
+
+_KEPT = re.compile(
+    r"HOME|LOGNAME|USER|PATH|PYTHON.*|VIRTUAL_ENV|TMPDIR|TZ|LANG|LC_.*|XDG_.*|VMCTL_.*|LIBVIRT_.*"
+    r"|LD_LIBRARY_PATH|DBUS_SESSION_BUS_ADDRESS|(HTTP|HTTPS|ALL|NO)_PROXY|(http|https|all|no)_proxy"
+    r"|SSL_CERT_(FILE|DIR)"
+)
+"""What says where things are and how the network is reached; all else is the caller's own."""
+
+
+def bare(environment: Iterable[str]) -> list[str]:
+    """Return the words before a command that keep variables by these names from it (env(1)).
+
+    A job's secrets are in the environment of who starts it, and a background process goes on for
+    hours: none of them is for it. Names alone are on the command line, which others can read.
+    """
+    return ["env", *(f"--unset={name}" for name in environment if not _KEPT.fullmatch(name))]
 
 
 def detach(log: pathlib.Path, work: Callable[[Callable[[], None]], None]) -> None:

@@ -44,9 +44,17 @@ def held(site: Site, worker: Worker) -> Iterator[str]:
                 stack.enter_context(locks.hold(lock, None, f"Run '{name}'"))
             except errors.ConflictError:
                 continue
-            if _free(site, name, worker):
+            if _freed(site, name, worker):
                 yield name
                 return
+
+
+def _freed(site: Site, name: str, worker: Worker) -> bool:
+    """Tell whether nothing is there under a name any more; what cannot be removed keeps it."""
+    try:
+        return _free(site, name, worker)
+    except (errors.ConflictError, OSError):
+        return False
 
 
 def clear(site: Site, worker: Worker) -> None:
@@ -59,7 +67,7 @@ def clear(site: Site, worker: Worker) -> None:
         for name in sorted(os.listdir(site.layout.machines)):
             if not name.startswith(beginning) or not _dead(site.layout, name):
                 continue
-            with contextlib.suppress(errors.VmctlError):
+            with contextlib.suppress(errors.VmctlError, OSError):
                 lock = site.layout.lock(_LOCK, name)
                 with locks.hold(lock, None, f"Run '{name}'"):
                     _free(site, name, worker)

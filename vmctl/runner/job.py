@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import threading
@@ -22,6 +23,12 @@ from vmctl.runner.timings import Stage, Timings
 
 OWN_FAILURE = 125
 """Status where vmctl itself, or the machine, failed; as docker has it."""
+
+STALL_SECONDS = 60.0
+"""How long a copy may go without moving anything; ten times as long under TCG, as all deadlines."""
+
+COPY_SECONDS = 3600.0
+"""How long a copy may take in all; ten times as long under TCG."""
 
 _LOOK_SECONDS = 0.1
 _CAUSE_SECONDS = 1.0
@@ -120,8 +127,7 @@ def carry_out(
     with _Watching(access, guard, cancelled) as watching:
         try:
             for each in job.copies_in:
-                with clock.stage(Stage.COPY_IN):
-                    way = watching.way(job.user)
+                with clock.stage(Stage.COPY_IN), watching.copying(job.user) as way:
                     copy.to_guest(way, [pathlib.Path(each.source)], each.target)
             status, problem = _run(access, job, _noting(streams, clock), clock)
         except errors.VmctlError as failure:
@@ -160,10 +166,8 @@ def _with_copies(
     remarks: list[str] = []
     for each in job.copies_out:
         try:
-            with clock.stage(Stage.COPY_OUT):
-                done = copy.from_guest(
-                    watching.way(job.user), each.source, pathlib.Path(each.target)
-                )
+            with clock.stage(Stage.COPY_OUT), watching.copying(job.user) as way:
+                done = copy.from_guest(way, each.source, pathlib.Path(each.target))
             remarks += [f"left out of '{each.source}': {name}" for name in done.left_out]
         except errors.VmctlError as failure:
             if watching.problem is not None:
@@ -199,7 +203,7 @@ class _Watching:
         self._access = access
         self._guard = guard
         self._cancelled = cancelled
-        self._stop = Stop()
+        self._copy: _Copying | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="vmctl-guard", daemon=True)
 
@@ -220,12 +224,25 @@ class _Watching:
                 return known or failure
             limit.pause(_LOOK_SECONDS / 2)
 
-    def way(self, user: str) -> copy.Way:
-        """Return how files are copied, so that the end of the job ends that, too."""
-        return copy.Way(access=self._access, told=_silent, stop=self._stop, user=user)
+    @contextlib.contextmanager
+    def copying(self, user: str) -> Iterator[copy.Way]:
+        """Have one copy end with the job, or when it gets nowhere; raises WaitTimeoutError then."""
+        going = _Copying(self._access.patience)
+        self._copy = going
+        try:
+            yield copy.Way(access=self._access, told=going.told, stop=going.stop, user=user)
+        except errors.VmctlError as failure:
+            if going.late:
+                raise errors.WaitTimeoutError(going.late, details=failure.details) from failure
+            raise
+        finally:
+            self._copy = None
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
+            going = self._copy
+            if going is not None:
+                going.look()
             if self.problem is None:
                 self.problem = self._trouble()
             if self.problem is not None:
@@ -238,7 +255,9 @@ class _Watching:
         return self._guard.trouble() if self._guard is not None else None
 
     def _let_go(self) -> None:
-        self._stop.now()
+        going = self._copy
+        if going is not None:
+            going.stop.now()
         if self._guard is not None:
             self._guard.end()
         ssh.disconnect(self._access)
@@ -249,8 +268,31 @@ def _lost(failure: errors.VmctlError) -> bool:
     return not isinstance(failure, errors.NotFoundError | errors.UsageError)
 
 
-def _silent(_done: int, _total: int) -> None:
-    """Take how far a copy is."""
+class _Copying:
+    """One copy under way: ended when nothing moves any more, or at the end of its time.
+
+    A guest decides how fast it takes and gives, and how much. `late` says why it was ended.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.stop = Stop()
+        self.late = ""
+        self._stall = STALL_SECONDS * patience
+        self._moved = Deadline.after(self._stall)
+        self._whole = Deadline.after(COPY_SECONDS * patience)
+
+    def told(self, _done: int, _total: int) -> None:
+        """Take in that something moved."""
+        self._moved = Deadline.after(self._stall)
+
+    def look(self) -> None:
+        """End the copy if it must; asked again and again."""
+        if not self.late and self._whole.passed:
+            self.late = f"The copy was not done within {self._whole.seconds:g} s and was ended."
+        if not self.late and self._moved.passed:
+            self.late = f"Nothing was copied for {self._stall:g} s; the copy was ended."
+        if self.late:
+            self.stop.now()
 
 
 def parsed(words: tuple[str, ...], option: str) -> Iterator[Copy]:

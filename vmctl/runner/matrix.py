@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 
@@ -12,6 +14,7 @@ from vmctl import errors
 MOST = 256
 """Combinations of one command; more are a slip of the keyboard."""
 
+_HASH = 8
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
@@ -29,8 +32,15 @@ class Combination:
 
     @property
     def file_name(self) -> str:
-        """A name for files and directories of this combination."""
-        return _NOT_IN_FILE_NAMES.sub("_", ",".join(f"{k}={v}" for k, v in self.values))
+        """A name for files and directories of this combination, and of no other one.
+
+        It ends with a hash where it cannot have all characters of the values.
+        """
+        whole = ",".join(f"{key}={value}" for key, value in self.values)
+        name = _NOT_IN_FILE_NAMES.sub("_", whole)
+        if name == whole:
+            return name
+        return f"{name}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:_HASH]}"
 
     @property
     def env(self) -> dict[str, str]:

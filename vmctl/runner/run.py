@@ -108,6 +108,7 @@ class Runs:
     def events(self) -> Iterator[Event]:
         """Carry them out. Closing the iterator ends those that go on, with their machines."""
         by_label = {result.combination.label: result for result in self.results}
+        self._make_directories()
 
         def work(label: str, worker: Worker) -> None:
             result = by_label[label]
@@ -120,6 +121,11 @@ class Runs:
                     raise
                 except errors.VmctlError as problem:
                     result.outcome = Outcome(status=OWN_FAILURE, problem=problem)
+                except BrokenPipeError:
+                    # Nobody reads what the command writes any more.
+                    raise
+                except Exception as problem:  # noqa: BLE001  (the others go on, and it is reported)
+                    result.outcome = Outcome(status=OWN_FAILURE, problem=_unforeseen(problem))
 
         yield from schedule.carry_out(list(by_label), {}, work)
 
@@ -243,13 +249,26 @@ class Runs:
         job = self.request.job
         if not combination.values:
             return job
-        out = []
-        for each in job.copies_out:
-            target = pathlib.Path(each.target, combination.file_name)
-            target.mkdir(parents=True, exist_ok=True)
-            out.append(Copy(each.source, str(target)))
-        env = {**job.env, **combination.env}
-        return dataclasses.replace(job, env=env, copies_out=tuple(out))
+        out = tuple(
+            Copy(each.source, str(pathlib.Path(each.target, combination.file_name)))
+            for each in job.copies_out
+        )
+        return dataclasses.replace(job, env={**job.env, **combination.env}, copies_out=out)
+
+    def _make_directories(self) -> None:
+        """Make what files of a matrix come out into, before a machine is started.
+
+        Raises HostError.
+        """
+        for result in self.results if self.request.combinations[0].values else ():
+            for each in self._of(result.combination).copies_out:
+                try:
+                    pathlib.Path(each.target).mkdir(parents=True, exist_ok=True)
+                except OSError as problem:
+                    raise errors.HostError(
+                        f"The directory '{each.target}' to copy into could not be made: "
+                        f"{problem.strerror}."
+                    ) from None
 
     def _sweep(self, site: Site) -> None:
         """Remove what killed runs left, once for each command."""
@@ -281,6 +300,16 @@ class Runs:
         """The worst status: a failure of vmctl's own, then a timeout, then the largest."""
         statuses = [_severity(result.outcome) for result in self.results]
         return max(statuses)[1]
+
+
+def _unforeseen(problem: Exception) -> errors.VmctlError:
+    """Return what is said of a failure that nobody foresaw."""
+    failure = errors.VmctlError(
+        f"vmctl met an error of its own in this run: {type(problem).__name__}: {problem}.",
+        hint="Run it again with --debug for the traceback.",
+    )
+    failure.__cause__ = problem
+    return failure
 
 
 def _severity(outcome: Outcome | None) -> tuple[int, int]:

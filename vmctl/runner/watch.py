@@ -13,6 +13,9 @@ from vmctl.machine.state import State
 _STATE_EVERY = 5
 """Looks at the console for each question to libvirt."""
 
+_UNWRITABLE = "a disk cannot be written (is the host's disk full?)"
+"""What libvirt's layer says of a guest that QEMU has paused at an I/O error."""
+
 _TAIL_LINES = 15
 _LONGEST_LINE = 4096
 
@@ -21,7 +24,7 @@ class Watch:
     """A guard of a machine; see `job.Guard`.
 
     `state` asks libvirt, `pull` pulls the plug. What libvirt cannot tell is no trouble: its daemon
-    may be started anew while the guest goes on.
+    may be started anew while the guest goes on. The console is ours from the byte `since` on.
     """
 
     def __init__(
@@ -30,10 +33,13 @@ class Watch:
         log: pathlib.Path,
         state: Callable[[], tuple[State, str]],
         pull: Callable[[], None],
+        *,
+        since: int = 0,
     ) -> None:
         self._name = name
         self._log = log
-        self._follower = console_log.Follower(log)
+        self._since = since
+        self._follower = console_log.Follower(log, since)
         self._state = state
         self._pull = pull
         self._line = ""
@@ -59,6 +65,9 @@ class Watch:
             return None
         if state in (State.CRASHED, State.FAILED):
             return self._failure(reason)
+        if state is State.PAUSED and reason == _UNWRITABLE:
+            # Nobody resumes it, and whoever waits for it would wait for ever.
+            return self._failure(f"QEMU paused its guest: {reason}")
         if not state.active:
             return self._failure("its guest ended, or its QEMU was killed")
         return None
@@ -73,5 +82,5 @@ class Watch:
     def _failure(self, reason: str) -> errors.GuestError:
         return errors.GuestError(
             f"The machine '{self._name}' failed while the job was in it: {reason}.",
-            details=console_log.last_lines(self._log, _TAIL_LINES),
+            details=console_log.last_lines(self._log, _TAIL_LINES, since=self._since),
         )

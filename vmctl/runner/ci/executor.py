@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import os
 import pathlib
 import re
 import time
@@ -75,21 +76,50 @@ def make(order: Order, layout: Layout) -> Iterator[Event]:
 
     Raises HostError where its guest would be emulated and the order does not allow that.
     """
-    yield from remove(order.key, order.project, layout, uri=order.uri)
     tag = {**order.tag, "project": order.project, "made": int(time.time())}
-    if order.choice.pool:
-        files.make_directory(layout.executors)
-        keeper.take(order.choice.pool, place(layout, order.key), tag)
-        return
-    name = _allot(order, layout, tag)
-    spec = place(layout, order.key).with_suffix(".yaml")
+    with _alone(order.key, layout):
+        yield from _remove(order.key, order.project, layout, order.uri)
+        if not order.choice.pool:
+            name = _allot(order, layout, tag)
+            spec = place(layout, order.key).with_suffix(".yaml")
+            try:
+                files.write(spec, order.spec(name).encode())
+                _require_one_fit(order, name, spec)
+            except errors.VmctlError:
+                _forget(order.key, layout)
+                raise
+            yield from up.run(up.Request(path=spec, uri=order.uri, allow_outside=True))
+            return
+    # Not under the lock: the process that keeps the machine is our child, and would inherit it.
+    files.make_directory(layout.executors)
+    keeper.take(order.choice.pool, place(layout, order.key), tag)
+
+
+@contextlib.contextmanager
+def _alone(key: str, layout: Layout) -> Iterator[None]:
+    """Be the only one that makes or removes the machine of a key, for the length of the block.
+
+    Keys never come again: the lock's file goes with the lock, and whoever waited for it sees by its
+    process id, which its holder writes there, that it is another one by now. Raises ConflictError.
+    """
+    path = layout.lock("executors", key)
+    limit = Deadline.after(_BUSY_SECONDS)
+    while True:
+        with locks.hold(path, limit, f"The machine of '{key}'"):
+            if not _is_ours(path):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_ours(lock: pathlib.Path) -> bool:
     try:
-        files.write(spec, order.spec(name).encode())
-        _require_one_fit(order, name, spec)
-    except errors.VmctlError:
-        _forget(order.key, layout)
-        raise
-    yield from up.run(up.Request(path=spec, uri=order.uri, allow_outside=True))
+        return lock.read_text(encoding="ascii") == f"{os.getpid()}\n"
+    except (OSError, ValueError):
+        return False
 
 
 def place(layout: Layout, key: str) -> pathlib.Path:
@@ -163,18 +193,25 @@ def run(key: str, job: Job, streams: Streams, layout: Layout, uri: str | None) -
     with contextlib.ExitStack() as stack:
         kept_way = kept(key, layout)
         if kept_way is not None:
-            outcome = carry_out(kept_way, job, streams)
-        else:
-            connection = stack.enter_context(connections.opened(uri, layout))
-            access = accesses.find(connection, layout, name)
-            domain = domains.get(connection, name)
-            guard = Watch(
-                name,
-                layout.machine(name).console_log,
-                lambda: domains.state(domain),
-                lambda: domains.force_off(domain),
-            )
-            outcome = carry_out(access, job, streams, guard=guard)
+            # Its pool pulls the plug, when it gets the machine back.
+            record = records.read(layout.machine(name))
+            uri = record.uri if record is not None else uri
+        connection = stack.enter_context(connections.opened(uri, layout))
+        domain = domains.get(connection, name)
+
+        def pull() -> None:
+            if kept_way is None:
+                domains.force_off(domain)
+
+        guard = Watch(
+            name,
+            layout.machine(name).console_log,
+            lambda: domains.state(domain),
+            pull,
+            since=keeper.console_since(place(layout, key)),
+        )
+        access = kept_way or accesses.find(connection, layout, name)
+        outcome = carry_out(access, job, streams, guard=guard)
     if outcome.failed and outcome.problem is not None:
         raise outcome.problem
     return outcome.status
@@ -194,6 +231,13 @@ def remove(key: str, project: str, layout: Layout, *, uri: str | None = None) ->
     A machine of a pool is given back. Waits a while for a call that still works on it. Raises
     ConflictError for a machine of others.
     """
+    if place(layout, key).exists():
+        with _alone(key, layout):
+            yield from _remove(key, project, layout, uri)
+
+
+def _remove(key: str, project: str, layout: Layout, uri: str | None) -> Iterator[Event]:
+    """Do what `remove` does; the caller holds the key."""
     tag = files.read_json(place(layout, key))
     if tag is None:
         return

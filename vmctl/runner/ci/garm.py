@@ -165,7 +165,6 @@ class Provider:
         access = executor.kept(key, self._layout) or self._way(executor.machine(key, self._layout))
         env = {
             **bootstrap.values,
-            "GARM_CA": bootstrap.ca,
             "GARM_RUNNER_USER": self._config.runner_user,
             "GARM_START": self._config.start,
         }
@@ -173,7 +172,7 @@ class Provider:
         patience = TCG_PATIENCE if access.patience > 1 else 1
         done = scripts.run(
             access,
-            Script(content=garm_guest.script(bootstrap), env=env),
+            Script(content=garm_guest.script(bootstrap), env=env, place=garm_guest.MEMORY),
             Deadline.after(_HAND_OVER_SECONDS * patience),
             said.extend,
         )

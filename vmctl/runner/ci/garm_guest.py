@@ -11,7 +11,10 @@ from collections.abc import Mapping
 
 from vmctl.runner.ci.garm_terms import Bootstrap
 
-PLACE = "/run/vmctl-garm"
+MEMORY = "/run"
+"""A file system in the guest's memory, where root alone makes files."""
+
+PLACE = f"{MEMORY}/vmctl-garm"
 
 _BEGIN = """#!/bin/sh
 set -eu
@@ -19,14 +22,15 @@ umask 077
 rm -rf {place}
 mkdir -p {place}/scripts
 cd {place}
+# Where bash keeps long texts for a moment.
+TMPDIR={place}
 unpack() {{ base64 -d > "$1"; }}
 """
 
 _END = """
-printf '%s' "$GARM_CA" | base64 -d > ca.pem
 printf '%s' "$GARM_TOKEN" > token
 printf '%s' "$GARM_TOOLS_TOKEN" > tools-token
-unset GARM_CA GARM_TOKEN GARM_TOOLS_TOKEN
+unset TMPDIR GARM_TOKEN GARM_TOOLS_TOKEN
 setsid sh ./start < /dev/null > log 2>&1 &
 """
 
@@ -37,14 +41,28 @@ token=$(cat token)
 tools_token=$(cat tools-token)
 rm -f token tools-token
 
-# Who reads the guest's list of processes must not find the token there.
+# Who reads the guest's list of processes must not find the token there. Only busybox's wget, which
+# reads no configuration, is told it by its command line.
+with_token() { # WORDS... for wget
+    if wget --version 2> /dev/null | grep -q -i 'gnu wget'; then
+        {
+            cat /etc/wgetrc 2> /dev/null
+            printf '\\nheader = Authorization: Bearer %s\\n' "$token"
+        } > wgetrc
+        wget --config=wgetrc -q "$@"
+        set -- $?
+        rm -f wgetrc
+        return "$1"
+    fi
+    wget -q --header "Authorization: Bearer $token" "$@"
+}
 fetch() { # PATH FILE
     if command -v curl > /dev/null; then
         printf 'header = "Authorization: Bearer %s"\\n' "$token" |
             curl -K - -fsS --retry 5 --retry-delay 5 --retry-connrefused \\
                 -o "$2" "$GARM_METADATA_URL/$1"
     else
-        wget -q -O "$2" --header "Authorization: Bearer $token" "$GARM_METADATA_URL/$1"
+        with_token -O "$2" "$GARM_METADATA_URL/$1"
     fi
 }
 tell() { # STATUS MESSAGE
@@ -58,8 +76,8 @@ tell() { # STATUS MESSAGE
             curl -K - -fsS --retry 5 --retry-delay 5 --retry-connrefused \\
                 -H 'Content-Type: application/json' -d "$body" "$url" > /dev/null || true
     else
-        wget -q -O /dev/null --header "Authorization: Bearer $token" \\
-            --header 'Content-Type: application/json' --post-data "$body" "$url" || true
+        with_token -O /dev/null --header 'Content-Type: application/json' \\
+            --post-data "$body" "$url" || true
     fi
 }
 fail() {
@@ -97,6 +115,7 @@ install_as_garm_says() {
     mv install "$home/.garm-install"
     chown "$user" "$home/.garm-install"
     chmod 700 "$home/.garm-install"
+    forget_files
     as_runner "cd; ./.garm-install" || fail 'the install script of GARM failed'
     rm -f "$home/.garm-install"
 }
@@ -125,8 +144,12 @@ install_just_in_time() {
     forget
     as_runner "cd '$runner' && exec ./run.sh"
 }
-forget() {
+# The runner may become root, and its jobs with it.
+forget_files() {
     rm -rf bootstrap.json scripts
+}
+forget() {
+    forget_files
     token='' tools_token=''
 }
 
@@ -150,7 +173,12 @@ forget
 def script(bootstrap: Bootstrap) -> bytes:
     """Return the script that root runs; it leaves the start of the runner behind, and ends."""
     scripts = {f"scripts/{number:03}": text for number, text in _numbered(bootstrap.scripts)}
-    packed = {"bootstrap.json": bootstrap.text, "start": _START.encode(), **scripts}
+    packed = {
+        "bootstrap.json": bootstrap.text,
+        "ca.pem": bootstrap.ca,
+        "start": _START.encode(),
+        **scripts,
+    }
     parts = [_BEGIN.format(place=PLACE)]
     parts += [f"unpack {path} <<'END'\n{_base64(text)}END\n" for path, text in packed.items()]
     return "".join([*parts, _END]).encode()

@@ -129,7 +129,7 @@ class Bootstrap:
     pool: str
     image: str
     flavor: str
-    ca: str
+    ca: bytes
     scripts: Mapping[str, bytes] = dataclasses.field(repr=False)
     values: Mapping[str, str] = dataclasses.field(repr=False)
 
@@ -153,7 +153,7 @@ class Bootstrap:
             pool=_text(data, "pool_id"),
             image=_text(data, "image"),
             flavor=_text(data, "flavor"),
-            ca=_text(data, "ca-cert-bundle"),
+            ca=_certificates(data),
             scripts=extra_scripts(data.get("extra_specs") or {}),
             values={
                 "GARM_NAME": name,
@@ -188,6 +188,14 @@ def _text(data: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def _certificates(data: Mapping[str, Any]) -> bytes:
+    """Return the certificates that the controller is trusted by, which come as base64."""
+    try:
+        return base64.b64decode("".join(_text(data, "ca-cert-bundle").split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.UsageError("'ca-cert-bundle' of the bootstrap is not base64.") from None
+
+
 def _tool(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what says where the runner program for this kind of machine is."""
     tools = data.get("tools")
@@ -214,8 +222,14 @@ def extra_scripts(specs: object) -> dict[str, bytes]:
             hint="It knows pre_install_scripts; for another way to install the runner, make a "
             "template in GARM: garm-cli template create",
         )
+    scripts = specs.get("pre_install_scripts") or {}
+    if not isinstance(scripts, dict):
+        raise errors.UsageError(
+            "'pre_install_scripts' of the pool's extra specs is not a JSON object.",
+            hint='It maps names to base64: {"pre_install_scripts": {"first": "IyEvYmluL3NoCg=="}}',
+        )
     found = {}
-    for name, content in sorted((specs.get("pre_install_scripts") or {}).items()):
+    for name, content in sorted(scripts.items()):
         try:
             found[str(name)] = base64.b64decode(content, validate=True)
         except (binascii.Error, TypeError, ValueError):

@@ -48,8 +48,10 @@ def take(pool: str, place: pathlib.Path, tag: dict[str, Any]) -> None:
     try:
         background.detach(_log(place), work)
     except errors.VmctlError:
-        files.remove(place)
-        files.remove(_log(place))
+        # Not what a later call for the same key has written meanwhile.
+        if _wanted(place, written):
+            files.remove(place)
+            files.remove(_log(place))
         raise
 
 
@@ -61,7 +63,7 @@ def _described(claim: Claim) -> dict[str, Any]:
     ready = Ready(
         machine=claim.machine, access=claim.access, generation=claim.generation, key=""
     ).as_dict()
-    return {"machine": claim.machine, "way": ready}
+    return {"machine": claim.machine, "way": ready, "console": claim.offset}
 
 
 def _wanted(place: pathlib.Path, written: dict[str, Any]) -> bool:
@@ -102,6 +104,11 @@ def access(place: pathlib.Path) -> Access | None:
             hint="See what its supervisor does: vmctl pool list",
         )
     return ready.access
+
+
+def console_since(place: pathlib.Path) -> int:
+    """Return the byte of the machine's console log from which on it is this job's."""
+    return int((files.read_json(place) or {}).get("console", 0))
 
 
 def give_back(place: pathlib.Path, deadline: Deadline) -> None:
