@@ -223,7 +223,7 @@ def scale(_context: contexts.Context, name: str, slots: int) -> None:
 def drain(_context: contexts.Context, name: str, resume: bool, timeout: float | None) -> None:
     """Hand out no more machines, and wait for the jobs that run.
 
-    Jobs that ask meanwhile are refused. The slots stay warm.
+    Jobs that wait for a machine, and those that ask meanwhile, are refused. The slots stay warm.
     """
     from vmctl.deadline import Deadline
     from vmctl.runner.pooling import pools

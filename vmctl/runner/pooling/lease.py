@@ -2,7 +2,7 @@
 
 The connection to the supervisor is the lease as long as both live. The lock outlives a supervisor
 that was killed: the next one sees by it that a job still runs, and the kernel takes it from a
-client that died.
+client that died. The file is empty only where no job has seen the guest.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ _POLL = 0.005
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST = 64
 
+_OVER = b"-"
+"""In place of a lease's number: nobody has the slot any more, and its guest is not fresh."""
+
 
 class LostError(Exception):
     """The slot was taken back before its lease could be held."""
 
 
 def grant(path: pathlib.Path, lease: str) -> None:
-    """Write down whom a slot is given to, before they hear of it."""
+    """Write down whom a slot is given to, before they hear of it; an empty lease: it is fresh."""
     descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o600)
     try:
         os.ftruncate(descriptor, 0)
@@ -35,7 +38,7 @@ def grant(path: pathlib.Path, lease: str) -> None:
 
 
 def granted(path: pathlib.Path) -> bool:
-    """Tell whether a slot was given to anybody since it was cleared."""
+    """Tell whether a slot was given to anybody since its guest was fresh."""
     with contextlib.suppress(OSError):
         return path.stat().st_size > 0
     return False
@@ -49,7 +52,7 @@ def clear(path: pathlib.Path) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
+        _end(descriptor)
     except BlockingIOError:
         return False
     finally:
@@ -59,8 +62,20 @@ def clear(path: pathlib.Path) -> bool:
 
 def revoke(path: pathlib.Path) -> None:
     """Take a slot back whose holder has gone, or is to go."""
-    with contextlib.suppress(FileNotFoundError):
-        os.truncate(path, 0)
+    # Where it cannot be written, it still says that the guest is not fresh.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, _FLAGS)
+        try:
+            _end(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _end(descriptor: int) -> None:
+    """End a lease. An empty file stays so: its guest was given to nobody."""
+    if os.fstat(descriptor).st_size:
+        os.pwrite(descriptor, _OVER, 0)
+        os.ftruncate(descriptor, len(_OVER))
 
 
 @contextlib.contextmanager

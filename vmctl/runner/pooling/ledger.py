@@ -185,9 +185,12 @@ class Ledger:
         slot.retry = now + min(_LAST_RETRY, _FIRST_RETRY * 2 ** (slot.failures - 1))
         self._turn(slot, State.FAILED, now)
 
-    def removed(self, number: int) -> None:
-        """Forget a slot whose machine is gone."""
-        del self.slots[number]
+    def removed(self, number: int, now: float) -> None:
+        """Forget a slot whose machine is gone; one that is wanted again meanwhile is made anew."""
+        if self.slots[number].unwanted:
+            del self.slots[number]
+        else:
+            self.slots[number] = Slot(number, since=now, retry=now, adopt=False)
 
     def hopeless(self) -> Slot | None:
         """Return a failed slot where all of them are: who waits now would wait for nothing."""

@@ -83,9 +83,11 @@ def _read(place: PoolFiles) -> Pool | None:
         return None
     try:
         data["sets"] = tuple(data.get("sets", ()))
-        return Pool(**{key: value for key, value in data.items() if key in _FIELDS})
+        found = Pool(**{key: value for key, value in data.items() if key in _FIELDS})
     except TypeError:
         return None
+    # Another name would make it work on another pool's machines.
+    return found if found.name == place.directory.name else None
 
 
 def every(layout: Layout) -> Iterator[Pool]:
@@ -106,7 +108,8 @@ def create(layout: Layout, pool: Pool, spec: bytes | None) -> None:
     Raises ConflictError where there is one of this name.
     """
     place = layout.pool(pool.name)
-    lock = layout.lock("pool-files", pool.name)
+    # Not "pool-…": that is the supervisor's lock of a pool whose name begins with that.
+    lock = layout.lock("pools", pool.name)
     with locks.hold(lock, Deadline.after(_LOCK_SECONDS), f"Pool '{pool.name}'"):
         if place.record.exists():
             raise errors.ConflictError(

@@ -24,6 +24,40 @@ CLAIM_SECONDS = 600.0
 
 _LEASE_SECONDS = 2.0
 _TRIES = 5
+_TAIL_LINES = 15
+_LONGEST_LINE = 4096
+_LONGEST_WORDS = 200
+
+
+class Console:
+    """What a guest's console says from now on; what earlier jobs had it say is not shown.
+
+    Only what is new is read at each look, and libvirt may give the log another name meanwhile.
+    """
+
+    def __init__(self, log: pathlib.Path) -> None:
+        self._log = log
+        self.begin = console_log.size(log)
+        self._follower = console_log.Follower(log, self.begin)
+        self._line = ""
+        self._words = ""
+        # The first look is what tells this log from the one after it.
+        self.panic()
+
+    def panic(self) -> str:
+        """Return the words of a panic, once there was one; else nothing."""
+        added = self._follower.read().decode("utf-8", "replace").replace("\r", "")
+        text = self._line + added
+        found = console_log.PANIC.search(text)
+        if found is not None and not self._words:
+            self._words = found[0].strip()[:_LONGEST_WORDS]
+        self._line = text.rpartition("\n")[2][-_LONGEST_LINE:]
+        return self._words
+
+    def tail(self) -> str:
+        """Return the last lines."""
+        rotated = console_log.size(self._log) < self.begin
+        return console_log.last_lines(self._log, _TAIL_LINES, since=0 if rotated else self.begin)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,18 +71,22 @@ class Claim:
     access: Access
     generation: str
     waited: float
-    console: pathlib.Path
-    offset: int
+    console: Console
+
+    @property
+    def offset(self) -> int:
+        """The length of the console's log (bytes) when the claim began."""
+        return self.console.begin
 
     def trouble(self) -> errors.VmctlError | None:
         """Return why the guest cannot go on, or None."""
-        words = console_log.panic(self.console, self.offset)
+        words = self.console.panic()
         if not words:
             return None
         return errors.GuestError(
             f"The guest of machine '{self.machine}' panicked: {words}",
             hint=f"Read its console: vmctl logs {self.machine}",
-            details=console_log.last_lines(self.console, 15, since=self.offset),
+            details=self.console.tail(),
         )
 
     def end(self) -> None:
@@ -75,14 +113,12 @@ def claimed(
     with contextlib.ExitStack() as stack:
         given = _given(stack, layout, found, limit)
         ready = Ready.from_dict(given)
-        console = layout.machine(ready.machine).console_log
         yield Claim(
             machine=ready.machine,
             access=ready.access,
             generation=ready.generation,
             waited=time.monotonic() - began,
-            console=console,
-            offset=console_log.size(console),
+            console=Console(layout.machine(ready.machine).console_log),
         )
 
 

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from vmctl import errors, process
+from vmctl import errors, interruption, process
 from vmctl.deadline import Deadline
 from vmctl.lifecycle import targets
 from vmctl.lifecycle.events import Event, Note, Phase, Step
-from vmctl.runner.pooling import pool, pool_client
+from vmctl.runner import background
+from vmctl.runner.pooling import lease, pool, pool_client
 from vmctl.runner.pooling.pool import Pool
 from vmctl.store import home, locks
 from vmctl.store.layout import Layout
@@ -86,7 +87,9 @@ def start(name: str) -> None:
     """Start a pool's supervisor in the background; raises VmctlError where it does not come up."""
     # -P: a directory `vmctl` where the person happens to be is not this program.
     words = [sys.executable, "-P", "-m", "vmctl", "pool", "serve", "--background", name]
-    done = process.run(words, Deadline.after(_START_SECONDS), check=False)
+    done = process.run(
+        [*background.bare(os.environ), *words], Deadline.after(_START_SECONDS), check=False
+    )
     if done.status != 0:
         raise errors.VmctlError(
             f"The supervisor of pool '{name}' did not start.",
@@ -168,9 +171,16 @@ def status(layout: Layout, name: str) -> dict[str, Any]:
 
 def scale(layout: Layout, name: str, slots: int) -> None:
     """Give a pool another number of slots; jobs in slots that go are waited for."""
-    found = pool.read(layout, name)
+    from vmctl.runner.pooling import template
+
+    pool.read(layout, name)
     with _unsupervised(layout, name) as alone:
         if alone:
+            found = pool.read(layout, name)
+            held = len(pool.leftover_slots(layout, found))
+            if slots > min(found.slots, held):
+                machine = template.of(found, 1).machine
+                template.require_room(found, machine, slots, held=min(held, slots))
             pool.write(layout, dataclasses.replace(found, slots=slots))
             return
     pool_client.ask(layout, name, Deadline.after(_ANSWER_SECONDS), ask="scale", slots=slots)
@@ -178,41 +188,76 @@ def scale(layout: Layout, name: str, slots: int) -> None:
 
 def drain(layout: Layout, name: str, deadline: Deadline, *, resume: bool) -> None:
     """Have a pool hand out no machines and wait for the jobs that run; or let it go on."""
-    found = pool.read(layout, name)
+    pool.read(layout, name)
+    late = errors.WaitTimeoutError(
+        f"Jobs still run in pool '{name}' after {deadline.seconds:g} s; it hands out no more "
+        "machines.",
+        hint=f"See which: vmctl pool status {name}",
+    )
     with _unsupervised(layout, name) as alone:
         if alone:
+            found = pool.read(layout, name)
             pool.write(layout, dataclasses.replace(found, drained=not resume))
+            if not resume:
+                _wait_for_jobs(layout, found, deadline, late)
             return
     try:
         pool_client.ask(layout, name, deadline, ask="drain", drained=not resume)
     except errors.WaitTimeoutError:
-        raise errors.WaitTimeoutError(
-            f"Jobs still run in pool '{name}' after {deadline.seconds:g} s; it hands out no more "
-            "machines.",
-            hint=f"See which: vmctl pool status {name}",
-        ) from None
+        raise late from None
 
 
 def delete(layout: Layout, name: str, deadline: Deadline, *, force: bool) -> None:
     """Remove a pool with its machines, once the jobs have ended; `force` ends them."""
-    from vmctl.runner.pooling.slot import Workshop
-
-    found = pool.read(layout, name)
+    pool.read(layout, name)
+    begin = f"Jobs still run in pool '{name}' after {deadline.seconds:g} s; "
+    hint = f"End them: vmctl pool delete --force {name}"
     with _unsupervised(layout, name) as alone:
         if alone:
-            workshop = Workshop(layout, found, lambda _number, _step: None)
-            for number in pool.leftover_slots(layout, found):
-                workshop.remove(number)
-            pool.remove(layout, name)
+            late = errors.WaitTimeoutError(
+                f"{begin}nothing of it was removed, and it hands out no more machines.", hint=hint
+            )
+            _delete_alone(layout, name, deadline, None if force else late)
             return
     try:
         pool_client.ask(layout, name, deadline, ask="delete", force=force)
     except errors.WaitTimeoutError:
-        raise errors.WaitTimeoutError(
-            f"Jobs still run in pool '{name}' after {deadline.seconds:g} s; it goes when they "
-            "have ended.",
-            hint=f"End them: vmctl pool delete --force {name}",
-        ) from None
+        raise errors.WaitTimeoutError(f"{begin}it goes when they have ended.", hint=hint) from None
+
+
+def _delete_alone(
+    layout: Layout, name: str, deadline: Deadline, late: errors.WaitTimeoutError | None
+) -> None:
+    """Remove a pool whose lock the caller holds; `late` is raised for jobs, None ends them."""
+    from vmctl.runner.pooling.slot import Workshop
+
+    found = dataclasses.replace(pool.read(layout, name), drained=True)
+    pool.write(layout, found)
+    leftover = pool.leftover_slots(layout, found)
+    if late is not None:
+        _wait_for_jobs(layout, found, deadline, late)
+    for number in leftover:
+        lease.revoke(layout.pool(name).lease(number))
+    workshop = Workshop(layout, found, lambda _number, _step: None)
+    for number in leftover:
+        workshop.remove(number)
+    pool.remove(layout, name)
+
+
+def _wait_for_jobs(
+    layout: Layout, found: Pool, deadline: Deadline, late: errors.WaitTimeoutError
+) -> None:
+    """Wait for the jobs that a supervisor left, and have none begin; raises `late`.
+
+    The caller holds the pool's lock: nobody gives a slot to another job meanwhile.
+    """
+    place = layout.pool(found.name)
+    leases = [place.lease(number) for number in pool.leftover_slots(layout, found)]
+    while not all(not lease.granted(each) or lease.clear(each) for each in leases):
+        if deadline.passed:
+            raise late
+        interruption.stop_if_unwanted()
+        deadline.pause(_POLL)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import dataclasses
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from vmctl import errors, interruption
 from vmctl.deadline import Deadline
@@ -58,6 +59,33 @@ _TEMPLATE_SECONDS = 60.0
 """How long a spec that was resolved counts, unless its file changed."""
 
 
+class ForeignError(errors.ConflictError):
+    """The machine behind a slot's name is not the pool's; nothing is done to it."""
+
+    def __init__(self, pool: Pool, machine: str) -> None:
+        super().__init__(
+            f"There is a machine '{machine}' already, which is not of pool '{pool.name}'.",
+            hint=f"Choose another name for the pool, or remove that machine: vmctl down {machine}",
+        )
+
+
+def owns(
+    pool: Pool, observed: Observed, record: records.Record | None, intent: Mapping[str, Any]
+) -> bool:
+    """Tell whether a machine was made for a pool, and not by others under the same name.
+
+    The project alone does not tell: that of a spec is by default the name of its directory.
+    """
+    current = observed.current
+    if current is not None and not (current.owned and current.machine.project == pool.name):
+        return False
+    if record is not None:
+        made_from = (record.project, record.spec) == (pool.name, os.path.abspath(pool.spec))
+        return made_from and not record.adopted
+    # Killed while it was half made, or half removed. A pool's machines keep no disks.
+    return intent.get("verb") in ("up", "down") and not intent.get("keep")
+
+
 class Workshop:
     """Works on the slots of one pool; `say` is told what is being done, by the slot's number."""
 
@@ -98,6 +126,8 @@ class Workshop:
             observed = observe.observe(site.connection, self._layout, ready.machine)
             if ready.key != key or observed.state is not State.RUNNING or observed.intent:
                 return None
+            if not self._owns(observed):
+                return None
             ssh.connect(ready.access, self._deadline(ready.access))
             return ready
 
@@ -115,7 +145,8 @@ class Workshop:
         with self._working(number) as (site, worker):
             self._forget(number)
             if self._place.lease(number).exists():
-                self._take_away(site, number, worker)
+                with contextlib.suppress(ForeignError):
+                    self._take_away(site, number, worker)
                 files.remove(self._place.lease(number))
 
     def rest(self, number: int) -> None:
@@ -213,6 +244,8 @@ class Workshop:
             with worker.step("image", patient=True) as progress:
                 steps.build_image(site, wanted.image, progress)
             wanted = template.of(self.pool, number)
+        # The spec may have changed since the pool was made.
+        template.require_within_limit(self.pool, wanted.machine, self.pool.slots)
         template.require_room(self.pool, wanted.machine, 1)
         machine = wanted.machine
         execute.bring_up(site, machine, (wanted.path, wanted.text), worker)
@@ -233,24 +266,26 @@ class Workshop:
         return wanted, key
 
     def _own(self, site: Site, number: int, wanted: Template) -> None:
-        """Claim a slot's name for the pool; raises ConflictError where others have it."""
+        """Claim a slot's name for the pool; raises ForeignError where others have it."""
         lease = self._place.lease(number)
         if lease.exists():
             return
         seen = observe.observe(site.connection, self._layout, wanted.machine.name)
         if seen.exists or seen.files:
-            raise errors.ConflictError(
-                f"There is a machine '{seen.name}' already, which is not of pool "
-                f"'{self.pool.name}'.",
-                hint="Choose another name for the pool, or remove that machine: "
-                f"vmctl down {seen.name}",
-            )
+            raise ForeignError(self.pool, seen.name)
         files.write(lease, b"")
 
     def _take_away(self, site: Site, number: int, worker: Worker) -> None:
+        """Remove a slot's machine; raises ForeignError where it is not the pool's."""
         with execute.locked(site, self.pool.machine(number)) as observed:
             if observed.exists or observed.files:
-                removal.remove(site, observed, worker, with_kept=True)
+                if not self._owns(observed):
+                    raise ForeignError(self.pool, observed.name)
+                removal.remove(site, observed, worker)
+
+    def _owns(self, observed: Observed) -> bool:
+        place = self._layout.machine(observed.name)
+        return owns(self.pool, observed, records.read(place), records.intent(place))
 
     def _refuse_nested(self, access: Access) -> None:
         if fresh.runs_guests(self._run(access, fresh.NESTED_PROBE)[1]):

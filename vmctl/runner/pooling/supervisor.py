@@ -21,21 +21,20 @@ from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.guest import ssh
 from vmctl.runner.pooling import lease, pool, protocol, template
+from vmctl.runner.pooling.clients import Clients
 from vmctl.runner.pooling.ledger import Ledger, Slot, State
 from vmctl.runner.pooling.masters import Masters
 from vmctl.runner.pooling.pool import Pool
 from vmctl.runner.pooling.ready import Ready
 from vmctl.runner.pooling.slot import Workshop
-from vmctl.store import locks
+from vmctl.store import files, locks
 from vmctl.store.layout import Layout
 
 _LOOK_SECONDS = 1.0
 """How often jobs that an earlier supervisor began are looked at."""
 
 _OTHERS_SECONDS = 2.0
-_BACKLOG = 128
 _CHUNK = 1 << 16
-_SENT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,13 +48,13 @@ class _Outcome:
     problem: errors.VmctlError | None = None
 
 
-@dataclasses.dataclass(slots=True)
-class _Client:
-    """A connection, and what its answer waits for: a drained or an empty pool."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Measured:
+    """Whether the pool may have so many slots as a client asked for."""
 
-    peer: socket.socket
-    lines: protocol.Lines = dataclasses.field(default_factory=protocol.Lines)
-    awaits: str = ""
+    client: int
+    slots: int
+    problem: errors.VmctlError | None = None
 
 
 def serve(layout: Layout, name: str, begun: Callable[[], None] = lambda: None) -> None:
@@ -63,11 +62,12 @@ def serve(layout: Layout, name: str, begun: Callable[[], None] = lambda: None) -
 
     `begun` is called when clients can connect. Raises ConflictError where another supervisor runs.
     """
-    found = pool.read(layout, name)
+    pool.read(layout, name)
     # One that is just ending, after a deletion say, is waited for.
     limit = Deadline.after(_OTHERS_SECONDS)
     with locks.hold(layout.lock("pool", name), limit, f"Pool '{name}'"):
-        supervisor = Supervisor(layout, found)
+        # Whoever had the lock may have changed or deleted it.
+        supervisor = Supervisor(layout, pool.read(layout, name))
         try:
             supervisor.listen()
             begun()
@@ -92,33 +92,26 @@ class Supervisor:
         self._threads = concurrent.futures.ThreadPoolExecutor(
             max_workers=pool.MOST_REFILLS, thread_name_prefix="vmctl-slot"
         )
-        self._outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+        # Never behind the slots: reading a spec takes a moment, making machines minutes.
+        self._measuring = concurrent.futures.ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="vmctl-scale"
+        )
+        self._outcomes: queue.SimpleQueue[_Outcome | _Measured] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
-        self._clients: dict[int, _Client] = {}
+        self._clients = Clients(self._selector, self._asked, self._gone)
         self._masters = Masters(self._selector, self._guest_gone)
         self._waker, self._woken = socket.socketpair()
-        self._listener: socket.socket | None = None
         self._looked = 0.0
         self._began = time.time()
         self._deleting = False
         self._busy = time.monotonic()
 
     def listen(self) -> None:
-        """Let clients of the same account connect, and nobody else."""
-        self._place.socket.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            with protocol.short(self._place.socket) as address:
-                self._listener.bind(address)
-        finally:
-            os.umask(before)
-        self._listener.listen(_BACKLOG)
-        self._listener.setblocking(False)
+        """Let clients connect."""
         self._woken.setblocking(False)
         self._waker.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain_wakes)
+        self._clients.listen(self._place.socket)
 
     def run(self) -> None:
         """Decide what is next until the pool is deleted."""
@@ -127,6 +120,7 @@ class Supervisor:
             self._look_at_left()
             self._begin_work()
             self._hand_out()
+            self._refuse_waiting()
             self._answer_waiting()
             if (self._deleting and not self._ledger.slots) or self._idle():
                 return
@@ -137,23 +131,16 @@ class Supervisor:
         """End what is under way, and the socket; machines and leases stay."""
         self._workshop.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        self._stop_listening()
+        self._measuring.shutdown(wait=True, cancel_futures=True)
+        self._clients.stop_listening()
         if self._deleting and not self._ledger.slots:
             pool.remove(self._layout, self.pool.name)
             self._answer_waiting()
-        for client in self._clients.values():
-            client.peer.close()
+        self._clients.close()
         self._masters.close()
         self._selector.close()
         self._waker.close()
         self._woken.close()
-
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._place.socket.unlink(missing_ok=True)
-            self._selector.unregister(self._listener)
-            self._listener.close()
-            self._listener = None
 
     def _patience(self) -> float | None:
         """Return for how long nothing happens by itself."""
@@ -169,11 +156,11 @@ class Supervisor:
     def _idle(self) -> bool:
         """Tell whether nobody has wanted a machine for long; those that are ready then rest."""
         now = time.monotonic()
-        if self._clients or self._ledger.of(State.CLAIMED, State.LEFT, State.WORKING):
+        if len(self._clients) or self._ledger.of(State.CLAIMED, State.LEFT, State.WORKING):
             self._busy = now
         if not self.pool.idle or now - self._busy < self.pool.idle:
             return False
-        self._stop_listening()
+        self._clients.stop_listening()
         for slot in self._ledger.of(State.READY):
             self._masters.let_go(slot.number)
             with contextlib.suppress(errors.VmctlError):
@@ -199,6 +186,10 @@ class Supervisor:
         except Exception as problem:  # noqa: BLE001  (a supervisor goes on)
             text = f"The supervisor failed: {type(problem).__name__}: {problem}"
             outcome = _Outcome(number, problem=errors.VmctlError(text))
+        self._came(outcome)
+
+    def _came(self, outcome: _Outcome | _Measured) -> None:
+        """Hand the deciding thread what came of something, and wake it."""
         self._outcomes.put(outcome)
         with contextlib.suppress(OSError):
             self._waker.send(b"!")
@@ -217,7 +208,9 @@ class Supervisor:
         if unwanted:
             self._workshop.remove(number)
             return _Outcome(number, removed=True)
-        return _Outcome(number, ready=self._workshop.renew(number))
+        ready = self._workshop.renew(number)
+        lease.grant(place, "")
+        return _Outcome(number, ready=ready)
 
     def _take_outcomes(self) -> None:
         while True:
@@ -226,8 +219,10 @@ class Supervisor:
             except queue.Empty:
                 return
             now = time.monotonic()
-            if found.removed:
-                self._ledger.removed(found.number)
+            if isinstance(found, _Measured):
+                self._scaled(found)
+            elif found.removed:
+                self._ledger.removed(found.number, now)
             elif found.left:
                 self._ledger.left(self._ledger.slots[found.number], now)
             elif found.ready is not None:
@@ -244,8 +239,9 @@ class Supervisor:
             return
         self._looked = now
         for slot in self._ledger.of(State.LEFT):
-            if lease.clear(self._place.lease(slot.number)):
-                self._ledger.used(slot, now)
+            with contextlib.suppress(OSError):
+                if lease.clear(self._place.lease(slot.number)):
+                    self._ledger.used(slot, now)
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -260,60 +256,11 @@ class Supervisor:
 
     # The clients.
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            peer, _ = self._listener.accept()
-        except OSError:
-            return
-        peer.setblocking(False)
-        self._clients[peer.fileno()] = _Client(peer)
-        number = peer.fileno()
-        self._selector.register(peer, selectors.EVENT_READ, lambda: self._heard(number))
-
-    def _heard(self, number: int) -> None:
-        client = self._clients.get(number)
-        if client is None:
-            # Hung up on since it was heard.
-            return
-        try:
-            data = client.peer.recv(_CHUNK)
-            if data:
-                for line in client.lines.feed(data):
-                    self._asked(number, protocol.decode(line))
-                return
-        except BlockingIOError:
-            return
-        except errors.VmctlError as problem:
-            self._answer(number, protocol.refusal(problem))
-            return
-        except (OSError, ValueError, TypeError, LookupError):
-            # A connection that broke, or nobody that speaks our language.
-            pass
-        self._hang_up(number)
-
-    def _hang_up(self, number: int) -> None:
-        client = self._clients.pop(number, None)
-        if client is None:
-            return
-        self._selector.unregister(client.peer)
-        client.peer.close()
+    def _gone(self, number: int) -> None:
+        """Take a slot back from a client that has gone."""
         slot = self._ledger.leave(number, time.monotonic())
         if slot is not None:
             lease.revoke(self._place.lease(slot.number))
-
-    def _answer(self, number: int, answer: dict[str, Any]) -> bool:
-        client = self._clients.get(number)
-        if client is None:
-            return False
-        try:
-            client.peer.settimeout(_SENT_SECONDS)
-            client.peer.sendall(protocol.encode(answer))
-            client.peer.setblocking(False)
-        except OSError:
-            self._hang_up(number)
-            return False
-        return True
 
     def _asked(self, number: int, question: dict[str, Any]) -> None:
         """Answer a question, or remember that it is to be answered."""
@@ -321,41 +268,60 @@ class Supervisor:
             case "claim":
                 self._claim(number)
             case "status":
-                self._answer(number, self.status())
+                self._clients.answer(number, self.status())
             case "metrics":
                 from vmctl.runner.pooling import pool_metrics
 
                 text = pool_metrics.text([self.status()])
-                self._answer(number, {"ok": True, "text": text})
+                self._clients.answer(number, {"ok": True, "text": text})
             case "scale":
-                self._scale(int(question["slots"]))
-                self._answer(number, {"ok": True})
+                self._scale(number, int(question["slots"]))
             case "drain":
                 self._change(drained=bool(question.get("drained", True)))
-                self._clients[number].awaits = "idle" if self.pool.drained else ""
-                if not self.pool.drained:
-                    self._answer(number, {"ok": True})
+                if self.pool.drained:
+                    self._clients.wait(number, "idle")
+                else:
+                    self._clients.answer(number, {"ok": True})
             case "delete":
                 self._delete(number, force=bool(question.get("force")))
             case other:
                 raise errors.UsageError(f"The supervisor does not know what '{other}' asks for.")
 
     def _claim(self, number: int) -> None:
-        name = self.pool.name
         if self._ledger.knows(number):
             raise errors.UsageError("A connection claims one machine, once.")
+        refusal = self._refusal()
+        if refusal is not None:
+            raise refusal
+        self._ledger.ask(number, time.monotonic())
+
+    def _refusal(self) -> errors.VmctlError | None:
+        """Return why nobody gets a machine, now or later; None where they may wait for one."""
+        name = self.pool.name
         if self.pool.drained or self._deleting:
-            raise errors.ConflictError(
+            return errors.ConflictError(
                 f"Pool '{name}' is drained: it hands no machines out.",
                 hint=f"Let it go on: vmctl pool drain --resume {name}",
             )
+        if self.pool.slots == 0:
+            return errors.ConflictError(
+                f"Pool '{name}' has no slots.", hint=f"Give it some: vmctl pool scale {name} N"
+            )
         hopeless = self._ledger.hopeless()
         if hopeless is not None:
-            raise errors.HostError(
+            return errors.HostError(
                 f"No machine of pool '{name}' can be made ready: {hopeless.problem}",
                 hint=hopeless.hint,
             )
-        self._ledger.ask(number, time.monotonic())
+        return None
+
+    def _refuse_waiting(self) -> None:
+        """Tell those who wait when there is nothing to wait for any more."""
+        refusal = self._refusal() if self._ledger.queue else None
+        if refusal is not None:
+            for each in list(self._ledger.queue):
+                self._ledger.leave(each.client, time.monotonic())
+                self._clients.answer(each.client, protocol.refusal(refusal))
 
     def _hand_out(self) -> None:
         """Give ready slots to those who wait; a lease is written down before it is told."""
@@ -363,24 +329,59 @@ class Supervisor:
             assert slot.ready is not None
             given = secrets.token_hex(8)
             place = self._place.lease(slot.number)
-            lease.grant(place, given)
             told = {"ok": True, "slot": slot.number, "lease": given, "file": os.fspath(place)}
-            self._answer(number, {**told, **slot.ready.as_dict()})
+            told |= slot.ready.as_dict()
+            try:
+                lease.grant(place, given)
+            except OSError as problem:
+                self._ledger.used(slot, time.monotonic())
+                told = protocol.refusal(files.unusable(place, problem))
+            if not self._clients.answer(number, told):
+                # It may have gone before it was known to have a slot.
+                self._gone(number)
             self._masters.let_go(slot.number)
 
-    def _scale(self, slots: int) -> None:
+    def _scale(self, number: int, slots: int) -> None:
         if not 0 <= slots <= pool.MOST_SLOTS:
             raise errors.UsageError(f"A pool has 0 to {pool.MOST_SLOTS} slots; got {slots}.")
         held = len(self._ledger.slots)
         if slots > held:
-            machine = template.of(self.pool, 1).machine
-            template.require_room(self.pool, machine, slots, held=held)
-        self._change(slots=slots)
-        self._ledger.resize(slots, time.monotonic())
+            self._measuring.submit(self._measure, number, slots, self.pool, held)
+        else:
+            self._scaled(_Measured(number, slots))
+
+    def _measure(self, number: int, slots: int, found: Pool, held: int) -> None:
+        """See whether so many slots fit; in a thread, as reading the spec takes its time."""
+        try:
+            template.require_room(found, template.of(found, 1).machine, slots, held=held)
+            measured = _Measured(number, slots)
+        except errors.VmctlError as problem:
+            measured = _Measured(number, slots, problem)
+        except Exception as problem:  # noqa: BLE001  (a supervisor goes on)
+            text = f"The supervisor failed: {type(problem).__name__}: {problem}"
+            measured = _Measured(number, slots, errors.VmctlError(text))
+        self._came(measured)
+
+    def _scaled(self, measured: _Measured) -> None:
+        """Give the pool another number of slots, if it may and the client still wants it."""
+        if measured.client not in self._clients:
+            return
+        answer: dict[str, Any] = {"ok": True}
+        try:
+            if measured.problem is not None:
+                raise measured.problem
+            if self._deleting:
+                raise errors.ConflictError(f"Pool '{self.pool.name}' is being deleted.")
+            self._change(slots=measured.slots)
+            self._ledger.resize(measured.slots, time.monotonic())
+        except errors.VmctlError as problem:
+            answer = protocol.refusal(problem)
+        self._clients.answer(measured.client, answer)
 
     def _change(self, **fields: Any) -> None:
-        self.pool = dataclasses.replace(self.pool, **fields)
-        pool.write(self._layout, self.pool)
+        changed = dataclasses.replace(self.pool, **fields)
+        pool.write(self._layout, changed)
+        self.pool = changed
         self._workshop.pool = self.pool
         self._ledger.drained = self.pool.drained
 
@@ -388,9 +389,9 @@ class Supervisor:
         self._change(drained=True)
         self._deleting = True
         self._ledger.resize(0, time.monotonic())
-        self._clients[number].awaits = "empty"
+        self._clients.wait(number, "empty")
         for slot in self._ledger.of(State.CLAIMED) if force else ():
-            self._hang_up(slot.client)
+            self._clients.hang_up(slot.client)
         for slot in self._ledger.of(State.LEFT) if force else ():
             lease.revoke(self._place.lease(slot.number))
             self._ledger.used(slot, time.monotonic())
@@ -399,10 +400,9 @@ class Supervisor:
         """Answer those who wait for the end of all jobs, or of all machines."""
         busy = bool(self._ledger.of(State.CLAIMED, State.LEFT))
         gone = self._deleting and not self._place.directory.exists()
-        for number, client in list(self._clients.items()):
-            if (client.awaits == "idle" and not busy) or (client.awaits == "empty" and gone):
-                client.awaits = ""
-                self._answer(number, {"ok": True})
+        over = {"idle": not busy, "empty": gone}
+        for number in self._clients.waiting(*(what for what, done in over.items() if done)):
+            self._clients.answer(number, {"ok": True})
 
     def status(self) -> dict[str, Any]:
         """Return all that is known of the pool now."""

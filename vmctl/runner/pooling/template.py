@@ -147,9 +147,8 @@ def _processor() -> str:
     )
 
 
-def require_room(pool: Pool, machine: Machine, slots: int, *, held: int = 0) -> None:
-    """Raise HostError where so many slots would not fit; `held` exist already."""
-    each = machine.memory_max + _OVERHEAD
+def require_within_limit(pool: Pool, machine: Machine, slots: int) -> None:
+    """Raise HostError where so many slots would take more memory than the pool may have."""
     if pool.memory_limit and slots * machine.memory_max > pool.memory_limit:
         raise errors.HostError(
             f"{slots} slots of {sizes.text(machine.memory_max)} are more than the "
@@ -157,6 +156,12 @@ def require_room(pool: Pool, machine: Machine, slots: int, *, held: int = 0) -> 
             hint=f"Take at most {pool.memory_limit // machine.memory_max} slots, or give it more: "
             "--memory-limit",
         )
+
+
+def require_room(pool: Pool, machine: Machine, slots: int, *, held: int = 0) -> None:
+    """Raise HostError where so many slots would not fit; `held` exist already."""
+    require_within_limit(pool, machine, slots)
+    each = machine.memory_max + _OVERHEAD
     free = available()
     if (slots - held) * each > free:
         raise errors.HostError(
