@@ -22,3 +22,11 @@ def short(size: float) -> str:
             break
         value, unit = value / 1024, name
     return f"{value:.1f}{unit}" if unit and value < 10 else f"{value:.0f}{unit}"
+
+
+def said(size: int) -> str:
+    """Return a size in bytes as it stands in a sentence: 912 B, 1.5 KiB, 23.0 MiB."""
+    if size < UNITS["K"]:
+        return f"{size} B"
+    unit = max((name for name in UNITS if UNITS[name] <= size), key=UNITS.__getitem__)
+    return f"{size / UNITS[unit]:.1f} {unit}iB"

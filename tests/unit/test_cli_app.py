@@ -145,6 +145,17 @@ def test_a_group_below_without_a_command_shows_its_help(run: Run) -> None:
     assert status in (0, 2)  # click 8.1 took it for a question, later ones take it for a mistake
 
 
+@pytest.mark.parametrize("group", ["backup", "gitlab", "image", "pool", "snapshot"])
+def test_no_line_about_a_command_is_cut_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.run([group, "--help"]) == 0
+    commands = capsys.readouterr().out.partition("Commands:")[2]
+    assert commands
+    assert "..." not in commands
+
+
 def test_a_command_works_alone_too() -> None:
     assert CliRunner().invoke(look, ["-q"]).output == "() False None True False\n"
 

@@ -112,7 +112,10 @@ def _checked(name: str) -> str:
 def list_backups(
     _context: contexts.Context, names: tuple[str, ...], as_json: bool, to: pathlib.Path | None
 ) -> None:
-    """Show backups as trees: each lies below the one that it needs. All machines for no name."""
+    """Show backups as trees: each lies below the one that it needs.
+
+    Without a name, those of all machines.
+    """
     from vmctl.lifecycle import backup_list
     from vmctl.ui import json_out
 
@@ -131,7 +134,10 @@ def list_backups(
 @_elsewhere
 @contexts.options
 def verify(context: contexts.Context, name: str, backup: str, to: pathlib.Path | None) -> None:
-    """Read a backup with all that it needs and find out whether it is whole; all for no BACKUP."""
+    """Read a backup with all that it needs, and say what is damaged.
+
+    Without BACKUP, all of the machine's.
+    """
     from vmctl.lifecycle import backup_verify
     from vmctl.ui import progress
 
@@ -148,10 +154,10 @@ def verify(context: contexts.Context, name: str, backup: str, to: pathlib.Path |
 def restore(
     context: contexts.Context, name: str, backup: str, new: str, to: pathlib.Path | None
 ) -> None:
-    """Make the machine NEW with the disks of a backup; it is not started.
+    """Make the machine NEW with the disks of a backup.
 
-    NEW has its own UUID, MAC addresses, ssh keys and cloud-init seed. What is on the disks is what
-    was there, byte for byte.
+    NEW has its own UUID, MAC addresses, ssh keys and cloud-init seed, and is not started. What is
+    on the disks is what was there, byte for byte.
     """
     from vmctl.lifecycle import backup_restore
     from vmctl.ui import progress
@@ -173,7 +179,7 @@ def restore(
 def delete(
     context: contexts.Context, name: str, backup: str, to: pathlib.Path | None, yes: bool
 ) -> None:
-    """Delete a backup; those that need it get what they need of it first."""
+    """Delete a backup; later ones keep what they need of it."""
     from vmctl.lifecycle import backup_removal
     from vmctl.ui import progress
 
@@ -192,7 +198,7 @@ def delete(
 def prune(
     context: contexts.Context, name: str, keep: int, to: pathlib.Path | None, yes: bool
 ) -> None:
-    """Delete all but the newest backups; those that stay need none that is gone."""
+    """Delete all but the newest backups; those keep what they need."""
     from vmctl.lifecycle import backup_removal
     from vmctl.ui import progress
 

@@ -160,7 +160,7 @@ def run(context: contexts.Context, script: pathlib.Path, stage: str) -> None:  #
 @gitlab.command(cls=_Stage)
 @contexts.options
 def cleanup(context: contexts.Context) -> None:
-    """Remove the job's machine (cleanup_exec); fine where there is none."""
+    """Remove the job's machine, if there is one (cleanup_exec)."""
     from vmctl.runner.ci import gitlab as runner
     from vmctl.ui import progress
 

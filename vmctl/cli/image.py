@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vmctl import sizes
 from vmctl.cli import context as contexts
 from vmctl.cli import image_box, image_import, image_pull, image_store
 
@@ -34,7 +35,7 @@ def list_images(context: contexts.Context, as_json: bool) -> None:
     from vmctl.images import inventory
     from vmctl.lifecycle import image_users
     from vmctl.store.layout import Layout
-    from vmctl.ui import json_out, progress, table
+    from vmctl.ui import json_out, table
 
     layout = Layout.default()
     users = image_users.known(layout, context.uri)
@@ -58,7 +59,7 @@ def list_images(context: contexts.Context, as_json: bool) -> None:
                 item.name,
                 item.kind,
                 item.digest[:12],
-                progress.size(item.size) if item.digest else "",
+                sizes.said(item.size) if item.digest else "",
                 _age(item.made),
                 len(users.of(item.digest)) or "",
                 item.description,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vmctl import sizes
 from vmctl.cli import context as contexts
 
 if TYPE_CHECKING:
@@ -36,15 +37,14 @@ def remove(context: contexts.Context, names: tuple[str, ...], yes: bool) -> None
             return
         freed = sum(image_removal.remove(layout, connection, each) for each in chosen)
     if not context.quiet:
-        progress.write(f"Removed; {progress.size(freed)} are free again.")
+        progress.write(f"Removed; {sizes.said(freed)} are free again.")
 
 
 def _described(removal: Removal) -> str:
-    from vmctl.ui import progress
 
     if removal.keeps:
         return f"the name '{removal.word}' (the image stays: {', '.join(removal.keeps)})"
-    return f"image '{removal.word}' ({removal.digest[:12]}, {progress.size(removal.size)})"
+    return f"image '{removal.word}' ({removal.digest[:12]}, {sizes.said(removal.size)})"
 
 
 def _agreed(what: Sequence[str], *, yes: bool) -> bool:
@@ -92,9 +92,9 @@ def prune(
 
 
 def _show(found: Sequence[Clearance]) -> None:
-    from vmctl.ui import progress, table
+    from vmctl.ui import table
 
-    rows = [(each.what, each.name[:40], progress.size(each.size)) for each in found]
+    rows = [(each.what, each.name[:40], sizes.said(each.size)) for each in found]
     table.show(("what", "name", "size"), rows, right=("size",), empty="There is nothing to remove.")
 
 
@@ -103,9 +103,9 @@ def _say(found: Sequence[Clearance], freed: int, *, dry_run: bool) -> None:
 
     if dry_run and found:
         total = sum(each.size for each in found)
-        progress.write(f"{progress.size(total)} would be free. Nothing was removed.")
+        progress.write(f"{sizes.said(total)} would be free. Nothing was removed.")
     elif found:
-        progress.write(f"Removed; {progress.size(freed)} ({freed} bytes) are free again.")
+        progress.write(f"Removed; {sizes.said(freed)} ({freed} bytes) are free again.")
 
 
 @click.command()

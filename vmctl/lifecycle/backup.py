@@ -171,7 +171,7 @@ def _create(subject: _Subject, request: Request, worker: Worker) -> None:
         made = _make(subject, decision, worker)
     worker.note(
         "info",
-        f"backup '{made.name}' ({made.kind}, {sizes.short(made.bytes)}B): "
+        f"backup '{made.name}' ({made.kind}, {sizes.said(made.bytes)}): "
         f"{subject.shelf.place(made.name).directory}",
     )
     if subject.active:
@@ -268,8 +268,8 @@ def _require_room(subject: _Subject, decision: Decision) -> None:
     free = room.f_bavail * room.f_frsize
     if needed > free:
         raise errors.HostError(
-            f"A full backup of '{subject.name}' may take {sizes.short(needed)}B, and "
-            f"'{subject.shelf.directory}' has {sizes.short(free)}B left.",
+            f"A full backup of '{subject.name}' may take {sizes.said(needed)}, and "
+            f"'{subject.shelf.directory}' has {sizes.said(free)} left.",
             hint="Free some disk space, or put it elsewhere: vmctl backup create --to DIRECTORY",
         )
 

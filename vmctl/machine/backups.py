@@ -92,8 +92,8 @@ def decide(
     if not usable:
         return Decision(
             Kind.FULL,
-            why="what was written since the last backup is not known (it went back to a snapshot, "
-            "or QEMU was killed)",
+            why="what was written since the last backup is not known (its newest backup was "
+            "deleted, it was made anew or went back to a snapshot, or QEMU was killed)",
         )
     last = usable[-1]
     if [copy.name for copy in last.disks] != [disk.name for disk in machine.disks]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vmctl import sizes
 from vmctl.ui import escape, progress, table, terminal, tree
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         backup.kind.value,
         "broken" if entry.problem else _guest(entry),
         tree.age(time.time() - backup.created),
-        progress.size(backup.bytes),
+        sizes.said(backup.bytes),
         backup.comment,
     )
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vmctl import sizes
 from vmctl.ui import escape, palette, progress, terminal
 
 if TYPE_CHECKING:
@@ -28,16 +29,16 @@ def show(tree: Tree) -> None:
         progress.write("There is no image in the store.")
         return
     terminal.put(
-        f"\nshared {progress.size(tree.shared)}, own {progress.size(tree.own)}, together "
-        f"{progress.size(tree.shared + tree.own)}; with a copy for each machine it would be "
-        f"{progress.size(tree.apart)}"
+        f"\nshared {sizes.said(tree.shared)}, own {sizes.said(tree.own)}, together "
+        f"{sizes.said(tree.shared + tree.own)}; with a copy for each machine it would be "
+        f"{sizes.said(tree.apart)}"
     )
 
 
 def _branch(branch: Branch, longest: int, out: terminal.Terminal) -> Iterator[str]:
     names = ", ".join(escape.one_line(name) for name in branch.names) or "(no name)"
     title = out.painted(names, palette.HEADING)
-    yield f"{title}  {branch.digest[:_DIGITS]}  {progress.size(branch.shared)} shared"
+    yield f"{title}  {branch.digest[:_DIGITS]}  {sizes.said(branch.shared)} shared"
     yield from _leaves(branch.leaves, longest, out)
 
 
@@ -51,8 +52,8 @@ def _leaves(leaves: tuple[Leaf, ...], longest: int, out: terminal.Terminal) -> I
 def _said(leaf: Leaf, longest: int) -> str:
     if not leaf.files and not leaf.problem:
         return "its kernel; no disk on it"
-    parts = [escape.one_line(leaf.disk), f"{progress.size(leaf.own)} own"]
-    parts += [f"of {progress.size(leaf.size)}"] if leaf.size else []
+    parts = [escape.one_line(leaf.disk), f"{sizes.said(leaf.own)} own"]
+    parts += [f"of {sizes.said(leaf.size)}"] if leaf.size else []
     text = " ".join(parts)
     if len(leaf.files) > 1:
         text += f", {len(leaf.files)} of at most {longest} files deep"

@@ -129,16 +129,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
-def size(count: int) -> str:
-    """Return a number of bytes in binary units."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def write(text: str) -> None:
     """Write a line to standard error; where that is gone, nobody is left to look."""
     with contextlib.suppress(OSError, ValueError):

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vmctl.ui import escape, progress, table, terminal
+from vmctl import sizes
+from vmctl.ui import escape, table, terminal
 
 if TYPE_CHECKING:
     from vmctl.lifecycle.snapshot_list import Entry, Listing
@@ -60,7 +61,7 @@ def _row(entry: Entry, stem: str) -> tuple[str, ...]:
         snapshot.kind.text,
         guest(entry),
         age(time.time() - snapshot.created),
-        progress.size(snapshot.memory) if snapshot.memory else "",
+        sizes.said(snapshot.memory) if snapshot.memory else "",
         snapshot.comment or (f"made by {snapshot.origin}" if snapshot.origin else ""),
     )
 
@@ -113,7 +114,7 @@ def show_one(machine: str, entry: Entry) -> None:
         ("guest", guest(entry)),
         ("made", f"{made} ({age(time.time() - snapshot.created)} ago)"),
         ("made by", snapshot.origin and f"vmctl itself, for {snapshot.origin}"),
-        ("memory", progress.size(snapshot.memory) if snapshot.memory else ""),
+        ("memory", sizes.said(snapshot.memory) if snapshot.memory else ""),
         ("images", ", ".join(entry.carriers)),
         ("comment", escape.one_line(snapshot.comment)),
         ("problem", escape.one_line(entry.problem)),
