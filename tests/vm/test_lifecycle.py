@@ -12,6 +12,7 @@ import libvirt
 import pytest
 
 from tests.vm.conftest import PATIENCE, Site
+from vmctl.hypervisor import domains
 
 pytestmark = pytest.mark.vm
 
@@ -65,6 +66,16 @@ def test_pause_and_resume(site: Site, machine: str) -> None:
     site.run("resume", machine)
     assert site.status(machine)["state"] == "running"
     assert site.console(machine, "echo a''live") == "alive"
+
+
+def test_a_guest_that_somebody_else_resumed_is_no_failure(
+    machine: str, guest_uri: libvirt.virConnect
+) -> None:
+    domain = guest_uri.lookupByName(machine)
+    domains.resume(domain)
+    domain.suspend()
+    domains.resume(domain)
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
 
 
 def test_up_resumes_a_paused_machine(site: Site, machine: str) -> None:

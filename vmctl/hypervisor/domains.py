@@ -141,9 +141,18 @@ def pause(domain: libvirt.virDomain) -> None:
 
 
 def resume(domain: libvirt.virDomain) -> None:
-    """Let a paused guest go on."""
-    with failures.translated(f"resume machine '{domain.name()}'"):
+    """Let a paused guest go on; fine if it runs already.
+
+    A guest that somebody else is starting is paused at first, too.
+    """
+    name = domain.name()
+    try:
         domain.resume()
+    except libvirt.libvirtError as problem:
+        running = domain.isActive() and domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        if failures.code(problem) == libvirt.VIR_ERR_OPERATION_INVALID and running:
+            return
+        raise failures.translate(problem, f"resume machine '{name}'") from None
 
 
 def shut_down(domain: libvirt.virDomain, deadline: Deadline, cancelled: Callable[[], bool]) -> bool:
