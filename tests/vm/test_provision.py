@@ -195,7 +195,7 @@ def test_two_at_once_do_not_mix(machine: Provisioned) -> None:
     machine.write({"script": "echo here\nsleep 2\n" + note("once")})
     first = machine.site.start("up", "--provision", str(machine.path))
     end = time.monotonic() + PATIENCE
-    while b"here" not in machine.log(1).read_bytes():
+    while not machine.log(1).exists() or b"here" not in machine.log(1).read_bytes():
         assert time.monotonic() < end
         time.sleep(0.05)
     assert "is being worked on by another vmctl" in machine.up("--provision", status=4)
