@@ -16,7 +16,10 @@ import pytest
 
 from tests import replay
 from vmctl import errors
+from vmctl.cli import context as contexts
+from vmctl.cli import runs
 from vmctl.deadline import Deadline
+from vmctl.guest.ssh import Access
 from vmctl.hypervisor.connection import Versions
 from vmctl.images import elf
 from vmctl.machine.model import Machine
@@ -29,13 +32,15 @@ from vmctl.runner.pooling import (
     pool_metrics,
     pools,
     protocol,
+    ready,
     reseed,
     template,
     warm,
 )
 from vmctl.runner.pooling.pool import Pool
+from vmctl.runner.pooling.ready import Ready
 from vmctl.spec.model import MachineSpec, ProvisionSpec
-from vmctl.store import locks
+from vmctl.store import files, locks, records
 from vmctl.store.layout import Layout
 
 SOON = Deadline.after(0.02)
@@ -337,3 +342,37 @@ def test_what_a_saved_state_belongs_to(machine: Machine, monkeypatch: pytest.Mon
     monkeypatch.setattr(template, "_processor", lambda: "another")
     others.append(key())
     assert first not in others and len(set(others)) == len(others)
+
+
+def test_who_worked_on_a_machine_is_seen(tmp_path: pathlib.Path) -> None:
+    """A restore writes the record anew, a release removes it, and what is under way is noted."""
+    layout = Layout(tmp_path)
+    place = layout.machine("ci-1")
+    place.directory.mkdir(parents=True)
+    place.record.write_text("{}")
+    path = pathlib.Path("/nowhere")
+    access = Access(name="x", host="x", port=1, user="x", key=path, known_hosts=path, alias="x")
+    made = Ready(
+        machine="ci-1",
+        access=access,
+        generation="g",
+        key="k",
+        stamp=ready.stamp(layout, "ci-1"),
+    )
+    assert Ready.from_dict(json.loads(json.dumps(made.as_dict()))) == made
+    assert made.untouched(layout)
+    records.begin(place, "restore")
+    assert not made.untouched(layout)
+    records.finish(place)
+    assert made.untouched(layout)
+    files.write(place.record, b"{}")
+    assert not made.untouched(layout)
+    assert not dataclasses.replace(made, stamp="").untouched(layout)
+    place.record.unlink()
+    assert not made.untouched(layout)
+
+
+def test_help_says_that_a_pool_has_a_spec_already() -> None:
+    with runs.run.make_context("run", ["--pool", "p", "x"], obj=contexts.Context()) as ctx:
+        text = " ".join(runs.run.get_help(ctx).split())
+    assert "with --pool neither is named, and all words are the command" in text

@@ -12,6 +12,8 @@ import pytest
 
 from tests import replay
 from vmctl import errors
+from vmctl.cli import context as contexts
+from vmctl.cli import pool as commands
 from vmctl.deadline import Deadline
 from vmctl.machine.model import Machine
 from vmctl.machine.observed import Observed
@@ -45,12 +47,14 @@ class Removing:
     """Stands for a Workshop that removes machines."""
 
     removed: ClassVar[list[int]] = []
+    foreign = 0
 
     def __init__(self, _layout: Layout, _pool: Pool, _say: object) -> None:
         pass
 
-    def remove(self, number: int) -> None:
+    def remove(self, number: int) -> str:
         self.removed.append(number)
+        return f"Machine 'ci-{number}' stays." if number == self.foreign else ""
 
 
 @pytest.fixture
@@ -82,6 +86,69 @@ def test_jobs_are_waited_for_without_a_supervisor(
     pools.delete(layout, "ci", SOON, force=False)
     assert Removing.removed == [1, 2]
     assert not layout.pool("ci").directory.exists()
+
+
+@pytest.mark.usefixtures("left")
+def test_what_stays_is_told_without_a_supervisor(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Removing, "foreign", 2)
+    assert pools.delete(layout, "ci", SOON, force=True) == ["Machine 'ci-2' stays."]
+    assert not layout.pool("ci").directory.exists()
+
+
+@pytest.mark.parametrize("machine", ["ci-1", "ci-2"])
+def test_a_pool_that_is_there_is_named_before_its_machines(
+    layout: Layout, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMCTL_HOME", str(layout.home))
+    place = layout.machine(machine)
+    place.directory.mkdir(parents=True)
+    records.write(place, record(name=machine))
+    asked = pools.Request(name="ci", source="tiny", uri="test:///default", slots=2, refills=1)
+    with pytest.raises(errors.ConflictError, match=f"There is a machine '{machine}' already"):
+        pools.create(asked)
+    pool.create(layout, a_pool(), None)
+    with pytest.raises(errors.ConflictError, match="There is a pool 'ci' already"):
+        pools.create(asked)
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_pool_may_have_no_slots(
+    layout: Layout, slots: int, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the beginning, as by `scale`; and the list says why it gives nothing out."""
+    monkeypatch.setenv("VMCTL_HOME", str(layout.home))
+    monkeypatch.setattr(template, "of", lambda _pool, _number: made_from(machine))
+    monkeypatch.setattr(template, "available", lambda: 1 << 60)
+    words = ["ci", "tiny", "--no-start", "--slots", str(slots)]
+    with commands.create.make_context("create", words, obj=contexts.Context()) as ctx:
+        commands.create.invoke(ctx)
+    found = pools.status(layout, "ci")
+    assert found["pool"]["slots"] == slots
+    assert commands._what(found) == ("" if slots else "no slots")
+    pools.drain(layout, "ci", SOON, resume=False)
+    assert commands._what(pools.status(layout, "ci")) == "drained"
+
+
+def test_an_interrupted_creation_says_what_stays(
+    layout: Layout, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("VMCTL_HOME", str(layout.home))
+    monkeypatch.setattr(template, "of", lambda _pool, _number: made_from(machine))
+    monkeypatch.setattr(template, "available", lambda: 1 << 60)
+    monkeypatch.setattr(pools, "start", lambda _name: None)
+    monkeypatch.setattr(pools, "readied", lambda name, _deadline: interrupted(name))
+    with (
+        commands.create.make_context("create", ["ci", "tiny"], obj=contexts.Context()) as ctx,
+        pytest.raises(errors.InterruptError, match="pool 'ci' stays, and its") as told,
+    ):
+        commands.create.invoke(ctx)
+    assert "vmctl pool status ci" in told.value.hint and "vmctl pool delete ci" in told.value.hint
+    assert pool.read(layout, "ci")
 
 
 @pytest.mark.usefixtures("left")

@@ -5,104 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import itertools
 import pathlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
+from tests import supervising
+from tests.supervising import LONG, Machines, states, supervised, until
 from vmctl import errors
 from vmctl.deadline import Deadline
-from vmctl.guest.ssh import Access
-from vmctl.runner.pooling import lease, pool, pool_client, protocol, supervisor
+from vmctl.runner.pooling import (
+    lease,
+    pool,
+    pool_client,
+    protocol,
+    supervisor,
+)
 from vmctl.runner.pooling.pool import Pool
-from vmctl.runner.pooling.ready import Ready
 from vmctl.store.layout import Layout
-
-LONG = Deadline.after(60.0)
-
-
-class Machines:
-    """Stands for a Workshop; `broken` is why no machine can be made."""
-
-    broken = ""
-    made: list[int]
-    removed: list[int]
-
-    def __init__(self, layout: Layout, found: Pool, say: Callable[[int, str], None]) -> None:
-        self.pool = found
-        self._numbers = itertools.count(1)
-        self._place = layout.pool(found.name)
-
-    def adopt(self, number: int) -> Ready | None:
-        return None
-
-    def renew(self, number: int) -> Ready:
-        if Machines.broken:
-            raise errors.HostError(Machines.broken, hint="Mend it.")
-        place = self._place.lease(number)
-        if not place.exists():
-            lease.grant(place, "")
-        Machines.made.append(number)
-        path = pathlib.Path("/nowhere")
-        access = Access(name="x", host="x", port=1, user="x", key=path, known_hosts=path, alias="x")
-        generation = f"{number}-{next(self._numbers)}"
-        return Ready(
-            machine=self.pool.machine(number), access=access, generation=generation, key="k"
-        )
-
-    def remove(self, number: int) -> None:
-        Machines.removed.append(number)
-        self._place.lease(number).unlink(missing_ok=True)
-
-    def stop(self) -> None:
-        pass
 
 
 @pytest.fixture
 def layout(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    monkeypatch.setenv("VMCTL_HOME", str(tmp_path))
-    monkeypatch.setattr(supervisor, "Workshop", Machines)
-    monkeypatch.setattr(supervisor, "_usable", lambda _slot: True)
-    monkeypatch.setattr(Machines, "broken", "")
-    monkeypatch.setattr(Machines, "made", [], raising=False)
-    monkeypatch.setattr(Machines, "removed", [], raising=False)
-    return Layout(tmp_path)
-
-
-@contextlib.contextmanager
-def supervised(layout: Layout, slots: int = 2) -> Iterator[threading.Thread]:
-    """Have a pool supervised for the length of the block, and deleted at its end."""
-    made = Pool(name="ci", spec="/x.yaml", uri="test:///default", slots=slots, refills=2)
-    pool.create(layout, made, None)
-    begun = threading.Event()
-    thread = threading.Thread(target=supervisor.serve, args=(layout, "ci", begun.set))
-    thread.start()
-    try:
-        assert begun.wait(60)
-        yield thread
-    finally:
-        # It may just be ending by itself.
-        with contextlib.suppress(errors.ConflictError):
-            pool_client.ask(layout, "ci", LONG, ask="delete", force=True)
-        thread.join()
-        assert not layout.pool("ci").directory.exists()
-
-
-def states(layout: Layout) -> list[str]:
-    told = pool_client.status(layout, "ci")
-    assert told is not None
-    return [slot["state"] for slot in told["slots"]]
-
-
-def until(fits: Callable[[], Any]) -> None:
-    end = Deadline.after(60.0)
-    while not fits():
-        assert not end.passed
-        end.pause(0.005)
+    return supervising.without_machines(tmp_path, monkeypatch)
 
 
 def test_sixteen_askers(layout: Layout) -> None:
@@ -253,10 +180,10 @@ def test_a_slot_that_goes_and_comes_again(layout: Layout, monkeypatch: pytest.Mo
     going, go_on = threading.Event(), threading.Event()
     remove = Machines.remove
 
-    def slowly(self: Machines, number: int) -> None:
+    def slowly(self: Machines, number: int) -> str:
         going.set()
         go_on.wait(60)
-        remove(self, number)
+        return remove(self, number)
 
     monkeypatch.setattr(Machines, "remove", slowly)
     monkeypatch.setattr(supervisor.template, "of", lambda *_: pytest.fail("it is not to grow"))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import threading
@@ -175,6 +176,15 @@ def test_a_dead_guest_is_replaced(pool: Pool, guest_uri: libvirt.virConnect) -> 
     assert pool.kept() == before
 
 
+def test_a_slot_that_others_restored_is_not_fresh(pool: Pool) -> None:
+    """Its guest has the identity of all others, and the connection to it nobody inside."""
+    pool.all_ready()
+    for number in (1, 2):
+        pool.site.run("snapshot", "restore", "-y", "--no-safety", f"{pool.name}-{number}", "warm")
+    name = pool.job("hostname")[0]
+    assert name.startswith(pool.name) and len(name) == len(f"{pool.name}-1-abcdef")
+
+
 def test_drain_and_scale(pool: Pool) -> None:
     pool.all_ready()
     child = pool.begun("read line")
@@ -192,6 +202,28 @@ def test_drain_and_scale(pool: Pool) -> None:
     pool.until(lambda states: states == ["ready"])
     assert not (pool.site.home / "machines" / f"{pool.name}-2").exists()
     assert pool.job("echo one") == ["one", ""]
+
+
+def test_a_slot_that_is_not_the_pools_any_more(site: Site, guest_uri: libvirt.virConnect) -> None:
+    """The pool goes, the machine stays, and it is said which and why."""
+    pool = Pool(site, 1)
+    done = site.run("pool", "create", pool.name, "tiny", "--allow-tcg", status=4)
+    assert f"There is a pool '{pool.name}' already" in done.err
+    done = site.run("pool", "serve", "--background", pool.name, status=4)
+    assert "is supervised already" in done.err
+    machine = f"{pool.name}-1"
+    site.run("release", machine)
+    domain = guest_uri.lookupByName(machine)
+    try:
+        done = site.run("run", "--pool", pool.name, "--", "true", status=125)
+        assert "which is not of pool" in done.err
+        done = site.run("pool", "delete", "-y", pool.name)
+        assert f"Machine '{machine}' stays" in done.err
+        assert not pool.directory.exists() and domain.isActive()
+    finally:
+        domain.destroy()
+        domain.undefine()
+        shutil.rmtree(site.home / "machines" / machine, ignore_errors=True)
 
 
 def test_nothing_is_made_of_what_is_refused(site: Site) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vmctl import errors
 from vmctl.cli import context as contexts
 from vmctl.cli.lifecycle import seconds
 
@@ -71,7 +72,7 @@ def _bounds(command: Callable[..., Any]) -> Callable[..., Any]:
             help="How many slots are made or reset at a time; default: half of the processors.",
         ),
         click.option(
-            "--slots", type=click.IntRange(1, 200), default=2, show_default=True, help="How many."
+            "--slots", type=click.IntRange(0, 200), default=2, show_default=True, help="How many."
         ),
     ):
         command = option(command)
@@ -117,10 +118,18 @@ def create(
         if not context.quiet:
             click.echo(f"Supervise it: systemctl start vmctl-pool@{made.name}", err=True)
         return
-    pools.start(made.name)
-    if not no_wait:
-        deadline = Deadline.after(_READY_SECONDS)
-        progress.follow(pools.readied(made.name, deadline), quiet=context.quiet)
+    goes_on = ""
+    try:
+        pools.start(made.name)
+        goes_on = ", and its supervisor goes on making its machines"
+        if not no_wait:
+            deadline = Deadline.after(_READY_SECONDS)
+            progress.follow(pools.readied(made.name, deadline), quiet=context.quiet)
+    except (KeyboardInterrupt, errors.InterruptError):
+        raise errors.InterruptError(
+            f"Interrupted; pool '{made.name}' stays{goes_on}.",
+            hint=f"See it: vmctl pool status {made.name}; remove it: vmctl pool delete {made.name}",
+        ) from None
 
 
 @pool.command("list")
@@ -143,9 +152,10 @@ def list_pools(_context: contexts.Context, as_json: bool) -> None:
         states = ["claimed" if state == "left" else state for state in states]
         counts = [states.count(state) for state in shown]
         pid = each["supervisor"] or "none"
-        rows.append((each["pool"]["name"], len(states), *counts, each["waiting"], pid))
+        name = each["pool"]["name"]
+        rows.append((name, len(states), *counts, each["waiting"], pid, _what(each)))
     table.show(
-        ("name", "slots", *shown, "jobs waiting", "supervisor"),
+        ("name", "slots", *shown, "jobs waiting", "supervisor", "what"),
         rows,
         right=("slots", *shown, "jobs waiting", "supervisor"),
         empty="There are no pools. Make one: vmctl pool create NAME SPEC|IMAGE",
@@ -174,6 +184,15 @@ def status(_context: contexts.Context, name: str, as_json: bool, prometheus: boo
         _show(name, found)
 
 
+def _what(found: dict[str, Any]) -> str:
+    """Return why a pool hands out no machines, in a word or two."""
+    if found["deleting"]:
+        return "being deleted"
+    if found["pool"]["drained"]:
+        return "drained"
+    return "" if found["pool"]["slots"] else "no slots"
+
+
 def _show(name: str, found: dict[str, Any]) -> None:
     from vmctl.ui import table
 
@@ -193,8 +212,16 @@ def _show(name: str, found: dict[str, Any]) -> None:
         right=("slot", "for", "jobs"),
         state="state",
     )
-    if found["pool"]["drained"]:
-        click.echo("It is drained: it hands out no machines.", err=True)
+    if found["deleting"]:
+        click.echo("It is being deleted.", err=True)
+    elif found["pool"]["drained"]:
+        click.echo(
+            f"It is drained: it hands out no machines. Let it go on: "
+            f"vmctl pool drain --resume {name}",
+            err=True,
+        )
+    if not found["pool"]["slots"]:
+        click.echo(f"It has no slots. Give it some: vmctl pool scale {name} N", err=True)
     if not found["supervisor"]:
         click.echo(f"Nobody supervises it: vmctl pool serve --background {name}", err=True)
 
@@ -256,7 +283,8 @@ def delete(
         click.echo("Nothing was removed.", err=True)
         click.get_current_context().exit(1)
     deadline = Deadline.after(timeout if timeout is not None else _DRAIN_SECONDS)
-    pools.delete(layout, name, deadline, force=force)
+    for each in pools.delete(layout, name, deadline, force=force):
+        click.echo(each, err=True)
 
 
 @pool.command()
@@ -280,6 +308,10 @@ def serve(_context: contexts.Context, name: str, background: bool) -> None:
         supervisor.serve(layout, found.name)
         return
     from vmctl.runner import background as backgrounds
+    from vmctl.runner.pooling import pool_client
+
+    # A process of its own has nothing but words to tell why it did not begin.
+    pool_client.refuse_second(layout, name)
 
     def work(begun: Any) -> None:
         from vmctl.runner.pooling import supervisor

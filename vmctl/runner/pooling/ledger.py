@@ -89,6 +89,9 @@ class Ledger:
         for number in sorted({*range(1, wanted + 1), *others} - set(self.slots)):
             self.slots[number] = Slot(number, since=now)
         for slot in self.slots.values():
+            if slot.number > wanted and not slot.unwanted:
+                # What failed was its making; nobody tried to remove it.
+                slot.problem, slot.hint, slot.failures = "", "", 0
             slot.unwanted = slot.number > wanted
             if slot.unwanted and slot.state in (State.READY, State.FAILED):
                 self._turn(slot, State.WAITING, now)

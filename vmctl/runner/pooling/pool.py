@@ -102,6 +102,15 @@ def every(layout: Layout) -> Iterator[Pool]:
             yield found
 
 
+def require_free(layout: Layout, name: str) -> None:
+    """Raise ConflictError where there is a pool of this name."""
+    if layout.pool(name).record.exists():
+        raise errors.ConflictError(
+            f"There is a pool '{name}' already.",
+            hint=f"See it: vmctl pool status {name}; change its size: vmctl pool scale {name} N",
+        )
+
+
 def create(layout: Layout, pool: Pool, spec: bytes | None) -> None:
     """Keep a new pool; `spec` is what its own spec file says where it has one.
 
@@ -111,12 +120,7 @@ def create(layout: Layout, pool: Pool, spec: bytes | None) -> None:
     # Not "pool-…": that is the supervisor's lock of a pool whose name begins with that.
     lock = layout.lock("pools", pool.name)
     with locks.hold(lock, Deadline.after(_LOCK_SECONDS), f"Pool '{pool.name}'"):
-        if place.record.exists():
-            raise errors.ConflictError(
-                f"There is a pool '{pool.name}' already.",
-                hint=f"See it: vmctl pool status {pool.name}; change its size: "
-                f"vmctl pool scale {pool.name} N",
-            )
+        require_free(layout, pool.name)
         files.make_directory(place.directory, 0o700)
         if spec is not None:
             files.write(place.spec, spec)

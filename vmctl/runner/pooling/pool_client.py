@@ -13,7 +13,7 @@ from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.guest import console_log, ssh
 from vmctl.guest.ssh import Access
-from vmctl.runner.pooling import lease, pool, protocol
+from vmctl.runner.pooling import lease, pool, protocol, refusals
 from vmctl.runner.pooling.pool import Pool
 from vmctl.runner.pooling.protocol import Call
 from vmctl.runner.pooling.ready import Ready
@@ -191,3 +191,10 @@ def status(layout: Layout, name: str) -> dict[str, Any] | None:
             return call.ask(Deadline.after(_LEASE_SECONDS * 5), ask="status")
         except errors.VmctlError:
             return None
+
+
+def refuse_second(layout: Layout, name: str) -> None:
+    """Raise ConflictError where somebody supervises a pool."""
+    told = status(layout, name)
+    if told is not None:
+        raise refusals.supervised(name, int(told["supervisor"]))

@@ -62,6 +62,7 @@ def create(request: Request) -> Pool:
         sets=request.sets,
         idle=request.idle,
     )
+    pool.require_free(layout, made.name)
     _refuse_taken(layout, made)
     pool.create(layout, made, pool.spec_of_image(request.source) if own else None)
     try:
@@ -207,8 +208,11 @@ def drain(layout: Layout, name: str, deadline: Deadline, *, resume: bool) -> Non
         raise late from None
 
 
-def delete(layout: Layout, name: str, deadline: Deadline, *, force: bool) -> None:
-    """Remove a pool with its machines, once the jobs have ended; `force` ends them."""
+def delete(layout: Layout, name: str, deadline: Deadline, *, force: bool) -> list[str]:
+    """Remove a pool with its machines, once the jobs have ended; `force` ends them.
+
+    Returns which machines stay and why: those under a slot's name that are not the pool's.
+    """
     pool.read(layout, name)
     begin = f"Jobs still run in pool '{name}' after {deadline.seconds:g} s; "
     hint = f"End them: vmctl pool delete --force {name}"
@@ -217,17 +221,32 @@ def delete(layout: Layout, name: str, deadline: Deadline, *, force: bool) -> Non
             late = errors.WaitTimeoutError(
                 f"{begin}nothing of it was removed, and it hands out no more machines.", hint=hint
             )
-            _delete_alone(layout, name, deadline, None if force else late)
-            return
+            return _delete_alone(layout, name, deadline, None if force else late)
     try:
-        pool_client.ask(layout, name, deadline, ask="delete", force=force)
+        told = pool_client.ask(layout, name, deadline, ask="delete", force=force)
     except errors.WaitTimeoutError:
-        raise errors.WaitTimeoutError(f"{begin}it goes when they have ended.", hint=hint) from None
+        late = errors.WaitTimeoutError(f"{begin}it goes when they have ended.", hint=hint)
+        raise _not_removed(layout, name, deadline) or late from None
+    return [str(each) for each in told.get("stay", ())]
+
+
+def _not_removed(layout: Layout, name: str, deadline: Deadline) -> errors.WaitTimeoutError | None:
+    """Return that machines are still being removed; None where jobs run in them."""
+    slots = (pool_client.status(layout, name) or {}).get("slots", [])
+    if any(each["state"] in ("claimed", "left") for each in slots):
+        return None
+    names = ", ".join(str(each["machine"]) for each in slots)
+    why = next((f" {each['machine']}: {each['problem']}" for each in slots if each["problem"]), "")
+    return errors.WaitTimeoutError(
+        f"Machines of pool '{name}' were not removed within {deadline.seconds:g} s: "
+        f"{names or 'the last ones'}.{why}",
+        hint=f"Its supervisor goes on: vmctl pool status {name}",
+    )
 
 
 def _delete_alone(
     layout: Layout, name: str, deadline: Deadline, late: errors.WaitTimeoutError | None
-) -> None:
+) -> list[str]:
     """Remove a pool whose lock the caller holds; `late` is raised for jobs, None ends them."""
     from vmctl.runner.pooling.slot import Workshop
 
@@ -239,9 +258,9 @@ def _delete_alone(
     for number in leftover:
         lease.revoke(layout.pool(name).lease(number))
     workshop = Workshop(layout, found, lambda _number, _step: None)
-    for number in leftover:
-        workshop.remove(number)
+    stay = [workshop.remove(number) for number in leftover]
     pool.remove(layout, name)
+    return [each for each in stay if each]
 
 
 def _wait_for_jobs(

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from vmctl import errors, interruption
 from vmctl.deadline import Deadline
+from vmctl.runner.pooling import refusals
 
 LONGEST = 1 << 20
 """Bytes of a line; an answer lists all slots."""
@@ -46,11 +47,12 @@ def decode(line: bytes) -> dict[str, Any]:
 
 def refusal(problem: errors.VmctlError) -> dict[str, Any]:
     """Return the answer that tells of an error."""
-    kind = next((name for name, each in _KINDS.items() if type(problem) is each), "")
+    # A spec's error is one of usage as well.
+    kind = next((name for name, each in _KINDS.items() if isinstance(problem, each)), "")
     return {
         "ok": False,
         "kind": kind,
-        "error": problem.message,
+        "error": refusals.words(problem),
         "hint": problem.hint,
         "details": problem.details,
     }

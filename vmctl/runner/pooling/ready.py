@@ -8,6 +8,8 @@ import pathlib
 from typing import Any
 
 from vmctl.guest.ssh import Access
+from vmctl.store import records
+from vmctl.store.layout import Layout
 
 _PATHS = ("key", "known_hosts")
 
@@ -17,12 +19,19 @@ class Ready:
     """How a slot's guest is reached; `key` names the saved state that it came from.
 
     `generation` tells this life of the guest from those before: each job has one of its own.
+    `stamp` tells whether other commands worked on the machine since.
     """
 
     machine: str
     access: Access
     generation: str
     key: str
+    stamp: str = ""
+
+    def untouched(self, layout: Layout) -> bool:
+        """Tell whether nobody worked on the machine since it was made ready."""
+        intent = records.intent(layout.machine(self.machine))
+        return not intent and stamp(layout, self.machine) == self.stamp
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
@@ -32,6 +41,7 @@ class Ready:
             "access": {**access, **{name: os.fspath(access[name]) for name in _PATHS}},
             "generation": self.generation,
             "key": self.key,
+            "stamp": self.stamp,
         }
 
     @classmethod
@@ -44,4 +54,14 @@ class Ready:
             access=Access(**access),
             generation=data["generation"],
             key=data["key"],
+            stamp=data.get("stamp", ""),
         )
+
+
+def stamp(layout: Layout, machine: str) -> str:
+    """Return what is another one after a restore, a release or a removal: they write the record."""
+    try:
+        found = layout.machine(machine).record.stat()
+    except OSError:
+        return ""
+    return f"{found.st_ino}-{found.st_mtime_ns}"

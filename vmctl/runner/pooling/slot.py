@@ -41,7 +41,7 @@ from vmctl.machine.observed import Observed
 from vmctl.machine.state import State
 from vmctl.runner.pooling import fresh, reseed, template
 from vmctl.runner.pooling.pool import Pool
-from vmctl.runner.pooling.ready import Ready
+from vmctl.runner.pooling.ready import Ready, stamp
 from vmctl.runner.pooling.template import Template
 from vmctl.store import files, records
 from vmctl.store import snapshots as trees
@@ -65,8 +65,10 @@ class ForeignError(errors.ConflictError):
     def __init__(self, pool: Pool, machine: str) -> None:
         super().__init__(
             f"There is a machine '{machine}' already, which is not of pool '{pool.name}'.",
-            hint=f"Choose another name for the pool, or remove that machine: vmctl down {machine}",
+            hint=f"Choose another name for the pool, or remove that machine: vmctl down {machine}; "
+            f"one that vmctl did not make, or let go of: virsh undefine {machine}",
         )
+        self.machine = machine
 
 
 def owns(
@@ -126,7 +128,7 @@ class Workshop:
             observed = observe.observe(site.connection, self._layout, ready.machine)
             if ready.key != key or observed.state is not State.RUNNING or observed.intent:
                 return None
-            if not self._owns(observed):
+            if not self._owns(observed) or not ready.untouched(self._layout):
                 return None
             ssh.connect(ready.access, self._deadline(ready.access))
             return ready
@@ -140,14 +142,22 @@ class Workshop:
                 wanted, key = self._built(site, number, worker)
             return self._made_fresh(site, number, key, worker)
 
-    def remove(self, number: int) -> None:
-        """Remove a slot with its machine; what is not the pool's own is left alone."""
+    def remove(self, number: int) -> str:
+        """Remove a slot with its machine; what is not the pool's own is left alone.
+
+        Returns why the machine under its name stays; nothing where it does not.
+        """
+        stays = ""
         with self._working(number) as (site, worker):
             self._forget(number)
             if self._place.lease(number).exists():
-                with contextlib.suppress(ForeignError):
+                try:
                     self._take_away(site, number, worker)
+                except ForeignError as problem:
+                    stays = f"Machine '{problem.machine}' stays: it is not of pool "
+                    stays += f"'{self.pool.name}', or not any more."
                 files.remove(self._place.lease(number))
+        return stays
 
     def rest(self, number: int) -> None:
         """Pull the plug of a slot's guest; its saved state stays."""
@@ -300,6 +310,7 @@ class Workshop:
         name = self.pool.machine(number)
         found = accesses.find(site.connection, self._layout, name)
         generation = uuid.uuid4().hex
+        before_all = stamp(self._layout, name)
         # No connection is ever taken for one to another life of the guest.
         before = dataclasses.replace(found, run=f"{found.run}-{generation}-before")
         ssh.connect(before, self._deadline(before))
@@ -322,7 +333,7 @@ class Workshop:
             self._pin(name, found, fresh.host_key(said))
             access = dataclasses.replace(found, run=f"{found.run}-{generation}")
             ssh.connect(access, self._deadline(access))
-        ready = Ready(machine=name, access=access, generation=generation, key=key)
+        ready = Ready(machine=name, access=access, generation=generation, key=key, stamp=before_all)
         files.write_json(self._place.slot(number), ready.as_dict())
         return ready
 

@@ -20,7 +20,7 @@ from typing import Any
 from vmctl import errors
 from vmctl.deadline import Deadline
 from vmctl.guest import ssh
-from vmctl.runner.pooling import lease, pool, protocol, template
+from vmctl.runner.pooling import lease, pool, pool_client, protocol, refusals, template
 from vmctl.runner.pooling.clients import Clients
 from vmctl.runner.pooling.ledger import Ledger, Slot, State
 from vmctl.runner.pooling.masters import Masters
@@ -45,6 +45,7 @@ class _Outcome:
     ready: Ready | None = None
     left: bool = False
     removed: bool = False
+    stays: str = ""
     problem: errors.VmctlError | None = None
 
 
@@ -65,7 +66,12 @@ def serve(layout: Layout, name: str, begun: Callable[[], None] = lambda: None) -
     pool.read(layout, name)
     # One that is just ending, after a deletion say, is waited for.
     limit = Deadline.after(_OTHERS_SECONDS)
-    with locks.hold(layout.lock("pool", name), limit, f"Pool '{name}'"):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.hold(layout.lock("pool", name), limit, f"Pool '{name}'"))
+        except errors.ConflictError:
+            pool_client.refuse_second(layout, name)
+            raise
         # Whoever had the lock may have changed or deleted it.
         supervisor = Supervisor(layout, pool.read(layout, name))
         try:
@@ -104,6 +110,7 @@ class Supervisor:
         self._looked = 0.0
         self._began = time.time()
         self._deleting = False
+        self._stay: list[str] = []
         self._busy = time.monotonic()
 
     def listen(self) -> None:
@@ -118,8 +125,9 @@ class Supervisor:
         while True:
             self._take_outcomes()
             self._look_at_left()
-            self._begin_work()
             self._hand_out()
+            # After that: a slot that could not be handed out is reset.
+            self._begin_work()
             self._refuse_waiting()
             self._answer_waiting()
             if (self._deleting and not self._ledger.slots) or self._idle():
@@ -206,8 +214,7 @@ class Supervisor:
                     if ready is not None:
                         return _Outcome(number, ready=ready)
         if unwanted:
-            self._workshop.remove(number)
-            return _Outcome(number, removed=True)
+            return _Outcome(number, removed=True, stays=self._workshop.remove(number))
         ready = self._workshop.renew(number)
         lease.grant(place, "")
         return _Outcome(number, ready=ready)
@@ -222,6 +229,7 @@ class Supervisor:
             if isinstance(found, _Measured):
                 self._scaled(found)
             elif found.removed:
+                self._stay += [found.stays] if found.stays and self._deleting else []
                 self._ledger.removed(found.number, now)
             elif found.left:
                 self._ledger.left(self._ledger.slots[found.number], now)
@@ -230,7 +238,8 @@ class Supervisor:
                 if self._ledger.slots[found.number].state is State.READY:
                     self._masters.hold(found.number, found.ready)
             elif found.problem is not None:
-                self._ledger.failed(found.number, found.problem.message, found.problem.hint, now)
+                problem = refusals.words(found.problem)
+                self._ledger.failed(found.number, problem, found.problem.hint, now)
 
     def _look_at_left(self) -> None:
         """See whether jobs that an earlier supervisor began have ended."""
@@ -296,24 +305,7 @@ class Supervisor:
         self._ledger.ask(number, time.monotonic())
 
     def _refusal(self) -> errors.VmctlError | None:
-        """Return why nobody gets a machine, now or later; None where they may wait for one."""
-        name = self.pool.name
-        if self.pool.drained or self._deleting:
-            return errors.ConflictError(
-                f"Pool '{name}' is drained: it hands no machines out.",
-                hint=f"Let it go on: vmctl pool drain --resume {name}",
-            )
-        if self.pool.slots == 0:
-            return errors.ConflictError(
-                f"Pool '{name}' has no slots.", hint=f"Give it some: vmctl pool scale {name} N"
-            )
-        hopeless = self._ledger.hopeless()
-        if hopeless is not None:
-            return errors.HostError(
-                f"No machine of pool '{name}' can be made ready: {hopeless.problem}",
-                hint=hopeless.hint,
-            )
-        return None
+        return refusals.of_claim(self.pool, self._ledger, deleting=self._deleting)
 
     def _refuse_waiting(self) -> None:
         """Tell those who wait when there is nothing to wait for any more."""
@@ -325,7 +317,7 @@ class Supervisor:
 
     def _hand_out(self) -> None:
         """Give ready slots to those who wait; a lease is written down before it is told."""
-        for number, slot in self._ledger.matched(_usable, time.monotonic()):
+        for number, slot in self._ledger.matched(self._fit, time.monotonic()):
             assert slot.ready is not None
             given = secrets.token_hex(8)
             place = self._place.lease(slot.number)
@@ -340,6 +332,10 @@ class Supervisor:
                 # It may have gone before it was known to have a slot.
                 self._gone(number)
             self._masters.let_go(slot.number)
+
+    def _fit(self, slot: Slot) -> bool:
+        ready = slot.ready
+        return ready is not None and ready.untouched(self._layout) and _usable(slot)
 
     def _scale(self, number: int, slots: int) -> None:
         if not 0 <= slots <= pool.MOST_SLOTS:
@@ -402,7 +398,11 @@ class Supervisor:
         gone = self._deleting and not self._place.directory.exists()
         over = {"idle": not busy, "empty": gone}
         for number in self._clients.waiting(*(what for what, done in over.items() if done)):
-            self._clients.answer(number, {"ok": True})
+            self._clients.answer(number, {"ok": True, "stay": self._stay})
+        refusal = refusals.of_deletion(self.pool, self._ledger) if self._deleting else None
+        if refusal is not None:
+            for number in self._clients.waiting("empty"):
+                self._clients.answer(number, protocol.refusal(refusal))
 
     def status(self) -> dict[str, Any]:
         """Return all that is known of the pool now."""
