@@ -13,7 +13,7 @@ from vmctl import errors
 from vmctl.cli import context as contexts
 from vmctl.cli import runs
 from vmctl.cli.own_failure import GuestCommand
-from vmctl.runner.run import Request
+from vmctl.runner.run import Request, Runs
 
 
 def asked(*words: str) -> Request:
@@ -70,3 +70,39 @@ def test_an_interruption_keeps_its_status() -> None:
     with pytest.raises(errors.InterruptError) as caught:
         ending(errors.InterruptError("Interrupted."))()
     assert caught.value.exit_code == 130
+
+
+def test_a_bad_line_of_a_file_of_variables_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "env").write_text("A=1\nexport B\n")
+    with pytest.raises(errors.UsageError, match=f"Line 2 of '{tmp_path}/env'"):
+        asked("--env-file", f"{tmp_path}/env", "tiny", "--", "x")
+
+
+def test_jobs_are_those_of_a_matrix() -> None:
+    with pytest.raises(click.UsageError, match="--jobs is for --matrix"):
+        asked("--jobs", "2", "tiny", "--", "x")
+    assert asked("--jobs", "2", "--matrix", "A=1,2", "tiny", "--", "x").jobs == 2
+
+
+def test_options_are_remembered_as_they_were_typed() -> None:
+    wanted = asked("--cpus", "0", "--mode", "tcg-virtio", "--set", "memory=1", "tiny", "x").wanted
+    assert wanted is not None
+    assert wanted.typed == {
+        "cpus": "--cpus",
+        "mode": "--mode",
+        "accel": "--mode",
+        "devices": "--mode",
+    }
+
+
+def test_a_report_that_cannot_be_written_is_refused_first(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runs, "events", lambda _: pytest.fail("it was begun"))
+    words = ["--report", f"{tmp_path}/none/x", "tiny", "--", "x"]
+    with (
+        runs.run.make_context("run", words, obj=contexts.Context()) as ctx,
+        pytest.raises(errors.HostError, match=r"The report '.*/none/x' could") as caught,
+    ):
+        runs.run.invoke(ctx)
+    assert caught.value.exit_code == 125

@@ -20,3 +20,10 @@ def test_lines() -> None:
     assert dict(variables.of_lines(text)) == {"A": "1", "B": "'as it is' # too"}
     with pytest.raises(errors.UsageError, match="Line 2"):
         list(variables.of_lines(["A=1\n", "secret\n"]))
+
+
+def test_a_bad_line_names_its_file() -> None:
+    for line in ("export Y\n", "export Y=se-cret\n", "A =1\n"):
+        with pytest.raises(errors.UsageError, match=r"Line 2 of 'my\.env'") as caught:
+            list(variables.of_lines(["A=1\n", line], "my.env"))
+        assert "se-cret" not in f"{caught.value.message}{caught.value.hint}"

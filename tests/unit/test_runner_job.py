@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
 
 import pytest
 
 from vmctl import errors
-from vmctl.guest import remote, ssh
+from vmctl.guest import remote, shell, ssh
 from vmctl.guest.landing import Summary
 from vmctl.guest.remote import Streams
 from vmctl.guest.ssh import Access
@@ -125,6 +126,9 @@ def test_a_missing_file_counts_only_after_success(
     outcome = job.carry_out(ACCESS, wanted, QUIET)
     assert outcome.status == ends
     assert len(outcome.remarks) == 2
+    if outcome.problem is not None:
+        assert outcome.problem.message == outcome.remarks[0]
+        assert outcome.remarks[0] == "'/a' was not copied out: there is none"
 
 
 @pytest.mark.parametrize("limit", ["STALL_SECONDS", "COPY_SECONDS"])
@@ -204,3 +208,28 @@ def test_sources_are_looked_for_first(tmp_path: pathlib.Path) -> None:
 
 def test_an_outcome_without_a_problem_is_no_failure() -> None:
     assert not Outcome(status=255).failed
+
+
+@pytest.mark.parametrize(("answer", "ends"), [(67, 125), (0, 1), (127, 1)])
+def test_a_user_whom_the_guest_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, connections: list[str], answer: int, ends: int
+) -> None:
+    """Only its own question says so: status 1 of su may be the command's."""
+
+    def run(_access: Access, request: shell.Request, *_: object, **__: object) -> int:
+        return 1 if request.user else answer
+
+    monkeypatch.setattr(remote, "run", run)
+    outcome = job.carry_out(ACCESS, Job(argv=("x",), user="nosuch"), QUIET)
+    assert (outcome.status, outcome.failed) == (ends, ends == 125)
+    if outcome.problem is not None:
+        assert "no user 'nosuch'" in outcome.problem.message
+
+
+@pytest.mark.allow_process
+@pytest.mark.parametrize(
+    ("user", "known"), [("root", True), ("#4711", True), ("0", True), ("no such", False)]
+)
+def test_the_question_for_a_user(user: str, known: bool) -> None:
+    done = subprocess.run(["sh", "-c", job._KNOWS, "sh", user], check=False)
+    assert done.returncode == (0 if known else 67)

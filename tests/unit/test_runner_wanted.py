@@ -11,6 +11,7 @@ from vmctl.runner.job import Job, Outcome
 from vmctl.runner.matrix import Combination
 from vmctl.runner.run import Request, Runs
 from vmctl.runner.wanted import Wanted
+from vmctl.spec import load, problems
 
 
 def test_options_become_settings() -> None:
@@ -59,3 +60,20 @@ def test_the_worst_status_is_that_of_all(outcomes: tuple[Outcome | None, ...], w
     for result, outcome in zip(runs.results, outcomes, strict=True):
         result.outcome = outcome
     assert runs.status == worst
+
+
+def test_problems_name_what_was_typed() -> None:
+    asked = Wanted(
+        what="tiny",
+        sets=("memory=1", "cpus=0", "moed=full"),
+        typed={
+            **wanted.typed({"cpus": 0, "memory": None}, "--{}"),
+            **wanted.typed({"moed": "full"}, "--matrix {}=…"),
+        },
+    )
+    text = b"project: p\nname: n\nimage: {name: tiny}\n"
+    with pytest.raises(problems.SpecError) as caught, asked.named():
+        load.parse(text, "image 'tiny'", asked.sets)
+    found = sorted(problem.file for problem in caught.value.problems)
+    assert found == ["--cpus", "--matrix moed=…", "--set 'memory=…'"]
+    assert "--set 'cpus" not in caught.value.details

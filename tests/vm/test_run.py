@@ -247,6 +247,11 @@ def test_a_guest_that_runs_guests(site: Site) -> None:
         (("tiny", "--set", "networks=[]", "--", "true"), "no network"),
         (("tiny", "--matrix", "A", "--", "true"), "--matrix wants"),
         (("--nosuch", "tiny", "--", "true"), "--nosuch"),
+        (("tiny", "--serial-log", "/nosuch/x", "--", "true"), "there is no directory '/nosuch'"),
+        (("tiny", "--report", "/", "--", "true"), "The report '/' could not be written"),
+        (("tiny", "--cpus", "0", "--", "true"), "--cpus: error:"),
+        (("tiny", "--matrix", "moed=1", "--", "true"), "--matrix moed=…: error:"),
+        (("tiny", "--jobs", "2", "--", "true"), "--jobs is for --matrix"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_made(
@@ -256,6 +261,15 @@ def test_what_cannot_be_run_is_refused_before_anything_is_made(
     assert done.returncode == 125
     assert said in done.stderr.decode()
     assert runs_of(site) == []
+
+
+@pytest.mark.long
+def test_a_user_whom_the_guest_does_not_know(site: Site) -> None:
+    """It is told apart from a command that ends with the status of su."""
+    done = run(site, *script("true", "--user", "nosuch", "--json"))
+    assert done.returncode == 125
+    (result,) = json.loads(done.stdout)["runs"]
+    assert result["failed"] and "no user 'nosuch'" in result["error"]
 
 
 @pytest.mark.long

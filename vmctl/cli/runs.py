@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,9 @@ def _of_the_machine(command: _Function) -> _Function:
         click.option("--cpus", type=int, metavar="N", help="Virtual CPUs."),
         click.option("--nested", is_flag=True, help="With VT-x or AMD-V; tried before the job."),
         click.option("--mode", type=click.Choice(_MODES), help="How the guest is virtualised."),
-        click.option("--pool", default="", metavar="NAME", help="In a warm machine of a pool."),
+        click.option(
+            "--pool", default="", metavar="NAME", help="In a warm machine of a pool; no SPEC."
+        ),
         click.option("--warm", is_flag=True, help="In one that is kept, reset, for the next run."),
     ):
         command = option(command)
@@ -108,15 +109,19 @@ def run(
 ) -> None:
     """Run a command in a machine of its own, which is gone afterwards.
 
-    The machine is made from a spec, or from an image with vmctl's defaults. Status: the command's
+    The machine is made from a spec, or from an image with vmctl's defaults; with --pool neither is
+    named, and all words are the command: vmctl run --pool NAME -- COMMAND. Status: the command's
     own; 124: the timeout ended it; 125: vmctl or the machine failed; 130: interrupted. With
     --matrix, keys in lower case are keys of the spec (mode, image, cpus), others are environment
     variables of the command; the status is the worst one.
     """
+    from vmctl.runner import outputs
     from vmctl.runner import run as running
     from vmctl.ui import running as shown
 
     request = _request(context, given)
+    if report:
+        outputs.require(report, "report", replaced=True)
     one = not request.combinations[0].values
     screen = shown.Screen(
         one=one, quiet=context.quiet, aside=as_json, stdin=None if no_stdin else _stdin()
@@ -130,7 +135,7 @@ def run(
     if not one:
         shown.show_matrix(runs.results)
     _report(runs, as_json=as_json, file=report)
-    _end(runs, told=as_json or not one)
+    _end(runs, told=as_json or not one, as_json=as_json)
 
 
 def _request(context: contexts.Context, given: dict[str, Any]) -> Request:
@@ -146,6 +151,8 @@ def _request(context: contexts.Context, given: dict[str, Any]) -> Request:
         raise click.UsageError("Missing argument 'SPEC|IMAGE'.")
     if given["warm"] and (given["keep_on_failure"] or given["serial_log"]):
         raise click.UsageError("--keep-on-failure and --serial-log are for machines not --warm.")
+    if given["jobs"] > 1 and not given["matrix"]:
+        raise click.UsageError("--jobs is for --matrix: without one there is one run.")
     return Request(
         wanted=None if given["pool"] else _wanted(given, options),
         job=_job(given),
@@ -166,6 +173,7 @@ def _wanted(given: dict[str, Any], options: dict[str, Any]) -> Wanted:
         what=given["what"],
         sets=(*given["sets"], *wanted.sets(options)),
         allow_outside=given["allow_outside"],
+        typed=wanted.typed(options, "--{}"),
     )
 
 
@@ -200,8 +208,9 @@ def _job(given: dict[str, Any]) -> Job:
         raise errors.UsageError(
             "There is no command to run.", hint="Name it after --: vmctl run IMAGE -- uname -a"
         )
+    lines = given["env_file"]
     env = {
-        **dict(environment.of_lines(given["env_file"] or ())),
+        **dict(environment.of_lines(lines or (), lines.name if lines else "")),
         **dict(environment.of_words(given["variables"])),
     }
     shell.exports(env)
@@ -226,14 +235,14 @@ def _stdin() -> int | None:
 
 
 def _report(runs: Runs, *, as_json: bool, file: str) -> None:
-    from vmctl.store import plain_files
+    from vmctl.runner import outputs
     from vmctl.ui import json_out
 
     found = [result.as_dict() for result in runs.results]
     data = {"status": runs.status, "runs": found}
     if file:
         try:
-            plain_files.write(pathlib.Path(file), json_out.text(data) + "\n", replace=True)
+            outputs.write(file, json_out.text(data) + "\n")
         except OSError as problem:
             raise errors.HostError(
                 f"The report '{file}' could not be written: {problem.strerror}."
@@ -242,13 +251,16 @@ def _report(runs: Runs, *, as_json: bool, file: str) -> None:
         json_out.emit(data)
 
 
-def _end(runs: Runs, *, told: bool) -> None:
+def _end(runs: Runs, *, told: bool, as_json: bool) -> None:
     """End with the worst status; a single run says why it failed as every command does."""
     outcome = runs.results[0].outcome
     problem = outcome.problem if outcome is not None else None
     if problem is not None and len(runs.results) == 1:
         if not told:
             raise problem
+        if not as_json and not problem.details:
+            # The table of the matrix has said it.
+            click.get_current_context().exit(runs.status)
         from vmctl.ui import complaint
 
         complaint.show(problem)

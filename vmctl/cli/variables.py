@@ -20,15 +20,28 @@ def of_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, value if equals else os.environ[name]
 
 
-def of_lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Read a file of NAME=VALUE lines: values as they are, `#` begins a comment line."""
+def of_lines(lines: Iterable[str], file: str = "") -> Iterator[tuple[str, str]]:
+    """Read a file of NAME=VALUE lines: values as they are, `#` begins a comment line.
+
+    Raises UsageError, which names the file and the line.
+    """
+    from vmctl.guest import shell
+
+    called = f"'{file}'" if file else "the file of variables"
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         name, equals, value = text.partition("=")
         if text and not text.startswith("#"):
             if not equals:
                 raise errors.UsageError(
-                    f"Line {number} of the file of variables is not NAME=VALUE.",
+                    f"Line {number} of {called} is not NAME=VALUE.",
                     hint="One variable on a line; the value is taken as it is, without quotes.",
                 )
+            try:
+                shell.exports({name: value})
+            except errors.UsageError as problem:
+                raise errors.UsageError(
+                    f"Line {number} of {called}: {problem.message}",
+                    hint="One variable on a line, as NAME=VALUE: no 'export', no space before =.",
+                ) from None
             yield name, value

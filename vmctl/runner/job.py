@@ -30,6 +30,15 @@ STALL_SECONDS = 60.0
 COPY_SECONDS = 3600.0
 """How long a copy may take in all; ten times as long under TCG."""
 
+_UNKNOWN = 67
+"""Status of `_KNOWS` for a user whom the guest does not know: EX_NOUSER of sysexits.h."""
+
+_KNOWS = (
+    'case $1 in "#"*) exit 0;; esac; command -v id > /dev/null || exit 0; '
+    f'[ "$(id -u)" = "$1" ] || id -u "$1" > /dev/null 2>&1 || exit {_UNKNOWN}'
+)
+"""Asks the guest whether it knows a user; `#1000` is a number for sudo, which needs no name."""
+
 _LOOK_SECONDS = 0.1
 _CAUSE_SECONDS = 1.0
 """How long after the connection the machine itself may take to be seen dead."""
@@ -147,9 +156,27 @@ def _run(
     with clock.stage(Stage.COMMAND):
         deadline = Deadline.after(job.timeout) if job.timeout is not None else None
         try:
+            _require_user(access, job.user, deadline)
             return remote.run(access, request, streams, timeout=deadline), None
         except remote.CommandTimeoutError as problem:
             return remote.COMMAND_TIMEOUT, problem
+
+
+def _require_user(access: Access, user: str, timeout: Deadline | None) -> None:
+    """Raise NotFoundError for a user whom the guest does not know.
+
+    What su and sudo end with could be the command's own status, so that they are not asked.
+    """
+    if not user:
+        return
+    asked = Request(argv=("sh", "-c", _KNOWS, "sh", user))
+    silent = Streams(stdin=None, stdout=_nowhere, stderr=_nowhere)
+    if remote.run(access, asked, silent, timeout=timeout) == _UNKNOWN:
+        raise errors.NotFoundError(f"The guest has no user '{user}' to run the command as.")
+
+
+def _nowhere(_data: bytes) -> None:
+    """Take what is of no interest."""
 
 
 def _with_copies(
@@ -174,6 +201,7 @@ def _with_copies(
                 break
             remarks.append(f"'{each.source}' was not copied out: {failure.message}")
             if status == 0:
+                failure.message = remarks[-1]
                 status, problem = OWN_FAILURE, failure
     if watching.problem is not None:
         if isinstance(watching.problem, errors.InterruptError):

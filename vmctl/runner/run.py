@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shutil
 import threading
@@ -17,6 +18,7 @@ from vmctl.guest.ssh import Access
 from vmctl.lifecycle import schedule
 from vmctl.lifecycle.events import Event
 from vmctl.lifecycle.schedule import Worker
+from vmctl.runner import outputs
 from vmctl.runner.job import OWN_FAILURE, Copy, Guard, Job, Outcome, carry_out
 from vmctl.runner.matrix import Combination
 from vmctl.runner.timings import Stage, Timings
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from vmctl.runner.wanted import Wanted
 
 NO_BOUNDARY = "The guest runs under TCG, which is no security boundary: trust what runs in it."
+
+_LOOK = "The machine is gone. To look into it, run it again with --keep-on-failure."
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +106,14 @@ class Runs:
         self._streams = streams
         self._slots = threading.BoundedSemaphore(request.jobs)
         self._told = threading.Event()
+        self._crowded: set[int] = set()
         self._cleared = threading.Lock()
         self._swept = False
 
     def events(self) -> Iterator[Event]:
         """Carry them out. Closing the iterator ends those that go on, with their machines."""
         by_label = {result.combination.label: result for result in self.results}
+        self._require_logs()
         self._make_directories()
 
         def work(label: str, worker: Worker) -> None:
@@ -126,8 +132,17 @@ class Runs:
                     raise
                 except Exception as problem:  # noqa: BLE001  (the others go on, and it is reported)
                     result.outcome = Outcome(status=OWN_FAILURE, problem=_unforeseen(problem))
+                self._correct_hint(result)
 
         yield from schedule.carry_out(list(by_label), {}, work)
+
+    def _correct_hint(self, result: Result) -> None:
+        """Take back a hint that leads to a machine which is gone by now, or reset."""
+        problem = result.outcome.problem if result.outcome is not None else None
+        if problem is None or result.kept or not result.name or result.name not in problem.hint:
+            return
+        ours = not (self.request.pool or self.request.warm or self.request.keep_on_failure)
+        problem.hint = _LOOK if ours else ""
 
     @contextlib.contextmanager
     def _turn(self, worker: Worker) -> Iterator[None]:
@@ -155,9 +170,12 @@ class Runs:
                 site = Site(connection, layout)
                 self._sweep(site)
                 result.name = stack.enter_context(berth.held(site, cold.quietly("")))
-                found = wanted.find(self._wanted(result), site, result.name, worker)
+                asked = self._wanted(result)
+                with asked.named():
+                    found = wanted.find(asked, site, result.name, worker)
             result.mode = found.machine.mode.value
             self._tell(found.machine, worker)
+            self._warn_of_cpus(found.machine, worker)
             bad = True
             try:
                 keep = self.request.keep_on_failure
@@ -169,7 +187,7 @@ class Runs:
                 bad = False
                 raise
             finally:
-                self._save_log(found.machine, result.combination)
+                self._save_log(found.machine, result.combination, worker)
                 if not (bad and self._kept(site, found.machine, result)):
                     with clock.stage(Stage.TEARDOWN):
                         cold.remove(site, result.name)
@@ -187,7 +205,7 @@ class Runs:
     def _from_pool(self, result: Result, worker: Worker) -> Outcome:
         """Do the job in a warm machine, which its pool resets afterwards."""
         with contextlib.ExitStack() as stack:
-            with result.timings.stage(Stage.READY):
+            with result.timings.stage(Stage.CLAIM), self._named(result):
                 claim = stack.enter_context(self._claimed(result))
             result.name = claim.machine
             record = records.read(Layout.default().machine(claim.machine))
@@ -196,6 +214,9 @@ class Runs:
                 return self._job(claim.access, claim, result, worker)
             finally:
                 ssh.disconnect(claim.access)
+
+    def _named(self, result: Result) -> contextlib.AbstractContextManager[None]:
+        return self._wanted(result).named() if self.request.warm else contextlib.nullcontext()
 
     def _claimed(self, result: Result) -> contextlib.AbstractContextManager[Claim]:
         if not self.request.warm:
@@ -242,7 +263,8 @@ class Runs:
         if "image" in options:
             asked = dataclasses.replace(asked, what=options["image"])
         laid = wanted.sets({key: value for key, value in options.items() if key != "image"})
-        return dataclasses.replace(asked, sets=(*asked.sets, *laid))
+        typed = {**asked.typed, **wanted.typed(options, "--matrix {}=…")}
+        return dataclasses.replace(asked, sets=(*asked.sets, *laid), typed=typed)
 
     def _of(self, combination: Combination) -> Job:
         """Return the job of a combination; its files come out into a directory of their own."""
@@ -288,12 +310,36 @@ class Runs:
             why = f"{machine.why.rstrip('.')}. " if machine.fallback else ""
             worker.note("info", f"{why}{NO_BOUNDARY}", machine.remedy if why else "")
 
-    def _save_log(self, machine: Machine, combination: Combination) -> None:
+    def _warn_of_cpus(self, machine: Machine, worker: Worker) -> None:
+        """Say, once for each number, that a guest has more processors than there are."""
+        there = os.cpu_count() or machine.cpus
+        if machine.cpus > there and machine.cpus not in self._crowded:
+            self._crowded.add(machine.cpus)
+            worker.note(
+                "warning",
+                f"The machine has {machine.cpus} virtual CPUs, the host {there}: they take turns. "
+                "Where there are many times as many, the guest may not boot in time.",
+                f"Give it no more than the host has: --cpus {there}",
+            )
+
+    def _log_of(self, combination: Combination) -> str:
+        beside = f".{combination.file_name}" if combination.values else ""
+        return f"{self.request.serial_log}{beside}"
+
+    def _require_logs(self) -> None:
+        """Raise HostError where a guest's console could not be written to its file."""
+        for result in self.results if self.request.serial_log else ():
+            outputs.require(self._log_of(result.combination), "serial log", replaced=False)
+
+    def _save_log(self, machine: Machine, combination: Combination, worker: Worker) -> None:
         """Give the person the guest's console, where it was asked for."""
-        if self.request.serial_log:
-            beside = f".{combination.file_name}" if combination.values else ""
-            with contextlib.suppress(OSError):
-                shutil.copyfile(machine.console_log, f"{self.request.serial_log}{beside}")
+        if self.request.serial_log and os.path.exists(machine.console_log):
+            target = self._log_of(combination)
+            try:
+                shutil.copyfile(machine.console_log, target)
+            except OSError as problem:
+                why = problem.strerror or problem
+                worker.note("warning", f"The serial log '{target}' could not be written: {why}.")
 
     @property
     def status(self) -> int:

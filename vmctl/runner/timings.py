@@ -16,6 +16,7 @@ class Stage(enum.StrEnum):
     START = "start"
     BOOT = "boot"
     READY = "ready"
+    CLAIM = "claim"
     COPY_IN = "copy-in"
     COMMAND = "command"
     COPY_OUT = "copy-out"
@@ -33,6 +34,7 @@ _MEANINGS = {
     Stage.START: "libvirt starts QEMU",
     Stage.BOOT: "the guest, until it is what its spec calls ready",
     Stage.READY: "login, mounts, provision steps, check of /dev/kvm",
+    Stage.CLAIM: "a machine of the pool, waited for where all were taken",
     Stage.COPY_IN: "files copied into the guest",
     Stage.COMMAND: "the command",
     Stage.COPY_OUT: "files copied out of the guest",

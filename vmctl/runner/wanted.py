@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from vmctl import errors
 from vmctl.images import catalog
@@ -16,6 +17,7 @@ from vmctl.machine import resolve
 from vmctl.machine.model import Display, Machine, Mode
 from vmctl.spec import load
 from vmctl.spec.load import Document
+from vmctl.spec.problems import Problem, SpecError
 
 PROJECT = "run"
 """The project of machines that are made from an image alone."""
@@ -26,11 +28,24 @@ MODES = ("auto", *(mode.value for mode in Mode))
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A spec's path, or an image's name; `sets` are laid over it as `--set` of `up`."""
+    """A spec's path, or an image's name; `sets` are laid over it as `--set` of `up`.
+
+    `typed` has, for keys of `sets` that came otherwise than by `--set`, what the person typed.
+    """
 
     what: str
     sets: tuple[str, ...] = ()
     allow_outside: bool = False
+    typed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Have problems of the block name what was typed, not the setting that was made of it."""
+        try:
+            yield
+        except SpecError as refused:
+            named = [_named(problem, self.typed) for problem in refused.problems]
+            raise SpecError(named, unseen=refused.unseen) from refused
 
     def document(self, site: Site) -> Document:
         """Return the spec of one machine.
@@ -62,6 +77,23 @@ def sets(values: Mapping[str, str | int | bool | None]) -> list[str]:
         else:
             found.append(f"{key}={'true' if value is True else value}")
     return found
+
+
+def typed(values: Mapping[str, str | int | bool | None], form: str) -> dict[str, str]:
+    """Return for each key that `sets` makes of options what was typed: `form` with the option."""
+    return {
+        setting.partition("=")[0]: form.format(key)
+        for key, value in values.items()
+        for setting in sets({key: value})
+    }
+
+
+def _named(problem: Problem, typed: Mapping[str, str]) -> Problem:
+    for key, words in typed.items():
+        if problem.file == f"--set '{key}=…'":
+            # The setting's text is not what was typed, so that there is nothing to underline.
+            return dataclasses.replace(problem, file=words, length=0)
+    return problem
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ _LONGEST_LINE = 1 << 16
 """Bytes of a line that has no end, as of a progress bar, which are held back."""
 
 _COMMAND = "command"
+_COLUMNS = ("mode", "status", "seconds", "why")
 
 
 class Screen:
@@ -140,10 +141,13 @@ def show_times(result: Result) -> None:
 
 def show_matrix(results: Sequence[Result]) -> None:
     """Say on standard error how each combination ended."""
-    keys = [key for key, _ in results[0].combination.values]
+    # An axis that is called as one of our columns is told apart from it.
+    keys = [
+        f"matrix {key}" if key.lower() in _COLUMNS else key
+        for key, _ in results[0].combination.values
+    ]
     rows = [[escape.one_line(cell) or "-" for cell in _row(result)] for result in results]
-    columns = (*keys, "mode", "status", "seconds", "why")
-    progress.write(table.plain(columns, rows, right=("status", "seconds")))
+    progress.write(table.plain((*keys, *_COLUMNS), rows, right=("status", "seconds")))
 
 
 def _row(result: Result) -> list[str]:
@@ -160,7 +164,11 @@ def show_remarks(results: Sequence[Result]) -> None:
     """Say what is worth saying of runs, however they ended."""
     for result in results:
         name = result.combination.label or result.name
+        problem = result.outcome.problem if result.outcome is not None else None
         for remark in result.outcome.remarks if result.outcome is not None else ():
+            if problem is not None and remark == problem.message:
+                # It is said as the error, or in the table, in a moment.
+                continue
             progress.write(f"! {escape.one_line(name)}  {escape.one_line(remark)}")
         if result.kept:
             progress.write(
